@@ -1,0 +1,208 @@
+//! The table of all host calls: ids, names, parameters.
+//!
+//! One table drives everything that must know every call: linking (wasm signatures), tracing (how arguments print),
+//! and the tests that push each call through host, record, codec, replay and chaos.
+
+/// How one parameter is passed and printed. A kind takes one wasm argument unless it says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Fd,
+    /// An unsigned count or size, i32.
+    U32,
+    /// An unsigned 64-bit number (file size, offset, cookie, precision).
+    U64,
+    /// A signed 64-bit number (seek offset).
+    I64,
+    /// Nanoseconds, i64.
+    Time,
+    Clock,
+    Whence,
+    Advice,
+    Signal,
+    OpenFlags,
+    LookupFlags,
+    FdFlags,
+    FstFlags,
+    Rights,
+    SocketFlags,
+    /// Guest text: two arguments, pointer and length.
+    Path,
+    /// Guest's gather list (data goes out): two arguments, pointer and count.
+    IovecsOut,
+    /// Guest's scatter list (data comes in): two arguments, pointer and count.
+    IovecsIn,
+    /// A buffer that the host fills: two arguments, pointer and length.
+    Buffer,
+    /// Result cells, one pointer argument each.
+    OutU32,
+    OutU64,
+    OutFd,
+    OutTime,
+    OutFdstat,
+    OutFilestat,
+    OutPrestat,
+    OutFlags,
+    /// Array of pointers into the string buffer that the next parameter names (`args_get`, `environ_get`).
+    OutStrings,
+    OutStringBuffer,
+    /// Subscriptions and events of `poll_oneoff`, one pointer each; the count is its own parameter.
+    Subscriptions,
+    OutEvents,
+    ExitCode,
+}
+
+/// Wasm value types that occur in the ABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ValType {
+    I32,
+    I64,
+}
+
+impl Kind {
+    /// The wasm parameter types that the kind takes.
+    pub const fn types(self) -> &'static [ValType] {
+        match self {
+            Kind::U64 | Kind::I64 | Kind::Time | Kind::Rights => &[ValType::I64],
+            Kind::Path | Kind::IovecsOut | Kind::IovecsIn | Kind::Buffer => &[ValType::I32, ValType::I32],
+            _ => &[ValType::I32],
+        }
+    }
+}
+
+/// One parameter of a host call.
+#[derive(Clone, Copy, Debug)]
+pub struct Param {
+    pub name: &'static str,
+    pub kind: Kind,
+}
+
+/// One host call.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    pub call: Call,
+    /// Import module, e.g. `wasi_snapshot_preview1`.
+    pub module: &'static str,
+    pub name: &'static str,
+    pub params: &'static [Param],
+    /// Whether the call returns an errno (all but `proc_exit`).
+    pub returns: bool,
+}
+
+impl Spec {
+    /// The wasm parameter types, in order.
+    pub fn types(&self) -> Vec<ValType> {
+        self.params.iter().flat_map(|param| param.kind.types()).copied().collect()
+    }
+}
+
+/// The import module of WASI preview 1.
+pub const PREVIEW1: &str = "wasi_snapshot_preview1";
+
+macro_rules! calls {
+    ($($id:literal $call:ident $name:literal ($($param:ident: $kind:ident),* $(,)?) $($ret:ident)?;)*) => {
+        /// Ids of host calls. They are part of the log format: never renumbered, never reused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u16)]
+        pub enum Call { $($call = $id,)* }
+
+        /// Every host call, in order of id; ids are dense, so `CALLS[call as usize]` is the call's own entry.
+        pub const CALLS: &[Spec] = &[$(Spec {
+            call: Call::$call,
+            module: PREVIEW1,
+            name: $name,
+            params: &[$(Param { name: stringify!($param), kind: Kind::$kind }),*],
+            returns: calls!(@returns $($ret)?),
+        },)*];
+    };
+    (@returns noreturn) => { false };
+    (@returns) => { true };
+}
+
+calls! {
+    0 ArgsGet "args_get" (argv: OutStrings, argv_buf: OutStringBuffer);
+    1 ArgsSizesGet "args_sizes_get" (argc: OutU32, argv_buf_size: OutU32);
+    2 EnvironGet "environ_get" (environ: OutStrings, environ_buf: OutStringBuffer);
+    3 EnvironSizesGet "environ_sizes_get" (count: OutU32, buf_size: OutU32);
+    4 ClockResGet "clock_res_get" (id: Clock, resolution: OutTime);
+    5 ClockTimeGet "clock_time_get" (id: Clock, precision: Time, time: OutTime);
+    6 FdAdvise "fd_advise" (fd: Fd, offset: U64, len: U64, advice: Advice);
+    7 FdAllocate "fd_allocate" (fd: Fd, offset: U64, len: U64);
+    8 FdClose "fd_close" (fd: Fd);
+    9 FdDatasync "fd_datasync" (fd: Fd);
+    10 FdFdstatGet "fd_fdstat_get" (fd: Fd, stat: OutFdstat);
+    11 FdFdstatSetFlags "fd_fdstat_set_flags" (fd: Fd, flags: FdFlags);
+    12 FdFdstatSetRights "fd_fdstat_set_rights" (fd: Fd, base: Rights, inheriting: Rights);
+    13 FdFilestatGet "fd_filestat_get" (fd: Fd, stat: OutFilestat);
+    14 FdFilestatSetSize "fd_filestat_set_size" (fd: Fd, size: U64);
+    15 FdFilestatSetTimes "fd_filestat_set_times" (fd: Fd, atim: Time, mtim: Time, flags: FstFlags);
+    16 FdPread "fd_pread" (fd: Fd, iovs: IovecsIn, offset: U64, nread: OutU32);
+    17 FdPrestatGet "fd_prestat_get" (fd: Fd, prestat: OutPrestat);
+    18 FdPrestatDirName "fd_prestat_dir_name" (fd: Fd, path: Buffer);
+    19 FdPwrite "fd_pwrite" (fd: Fd, iovs: IovecsOut, offset: U64, nwritten: OutU32);
+    20 FdRead "fd_read" (fd: Fd, iovs: IovecsIn, nread: OutU32);
+    21 FdReaddir "fd_readdir" (fd: Fd, buf: Buffer, cookie: U64, bufused: OutU32);
+    22 FdRenumber "fd_renumber" (fd: Fd, to: Fd);
+    23 FdSeek "fd_seek" (fd: Fd, offset: I64, whence: Whence, newoffset: OutU64);
+    24 FdSync "fd_sync" (fd: Fd);
+    25 FdTell "fd_tell" (fd: Fd, offset: OutU64);
+    26 FdWrite "fd_write" (fd: Fd, iovs: IovecsOut, nwritten: OutU32);
+    27 PathCreateDirectory "path_create_directory" (fd: Fd, path: Path);
+    28 PathFilestatGet "path_filestat_get" (fd: Fd, flags: LookupFlags, path: Path, stat: OutFilestat);
+    29 PathFilestatSetTimes "path_filestat_set_times" (
+        fd: Fd, flags: LookupFlags, path: Path, atim: Time, mtim: Time, fst_flags: FstFlags);
+    30 PathLink "path_link" (old_fd: Fd, old_flags: LookupFlags, old_path: Path, new_fd: Fd, new_path: Path);
+    31 PathOpen "path_open" (
+        fd: Fd, dirflags: LookupFlags, path: Path, oflags: OpenFlags, rights_base: Rights,
+        rights_inheriting: Rights, fdflags: FdFlags, opened_fd: OutFd);
+    32 PathReadlink "path_readlink" (fd: Fd, path: Path, buf: Buffer, bufused: OutU32);
+    33 PathRemoveDirectory "path_remove_directory" (fd: Fd, path: Path);
+    34 PathRename "path_rename" (fd: Fd, old_path: Path, new_fd: Fd, new_path: Path);
+    35 PathSymlink "path_symlink" (old_path: Path, fd: Fd, new_path: Path);
+    36 PathUnlinkFile "path_unlink_file" (fd: Fd, path: Path);
+    37 PollOneoff "poll_oneoff" (subscriptions: Subscriptions, events: OutEvents, nsubscriptions: U32, nevents: OutU32);
+    38 ProcExit "proc_exit" (code: ExitCode) noreturn;
+    39 ProcRaise "proc_raise" (signal: Signal);
+    40 SchedYield "sched_yield" ();
+    41 RandomGet "random_get" (buf: Buffer);
+    42 SockAccept "sock_accept" (fd: Fd, flags: FdFlags, accepted_fd: OutFd);
+    43 SockRecv "sock_recv" (fd: Fd, data: IovecsIn, ri_flags: SocketFlags, nread: OutU32, ro_flags: OutFlags);
+    44 SockSend "sock_send" (fd: Fd, data: IovecsOut, si_flags: SocketFlags, nwritten: OutU32);
+    45 SockShutdown "sock_shutdown" (fd: Fd, how: SocketFlags);
+}
+
+impl Call {
+    /// The call's entry in [`CALLS`].
+    pub fn spec(self) -> &'static Spec {
+        &CALLS[self as usize]
+    }
+
+    /// The call's name, e.g. `fd_write`.
+    pub fn name(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// The call with a given id, `None` if this build knows no such call.
+    pub fn from_id(id: u16) -> Option<Self> {
+        CALLS.get(usize::from(id)).map(|spec| spec.call)
+    }
+
+    /// The call with a given import module and name.
+    pub fn from_import(module: &str, name: &str) -> Option<Self> {
+        CALLS.iter().find(|spec| spec.module == module && spec.name == name).map(|spec| spec.call)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_dense_and_in_order() {
+        for (index, spec) in CALLS.iter().enumerate() {
+            assert_eq!(spec.call as usize, index);
+            assert_eq!(Call::from_id(index as u16), Some(spec.call));
+            assert_eq!(Call::from_import(spec.module, spec.name), Some(spec.call));
+        }
+        assert_eq!(CALLS.len(), 46);
+    }
+}

@@ -1,0 +1,27 @@
+//! The guest's world and the engine that runs guests in it.
+//!
+//! [`System`] is the one narrow gate between a guest and everything else (DESIGN.md section 1). The host implementation
+//! ([`host::Host`]) sits beneath it; [`recorder::Recorder`], [`replayer::Replayer`], [`tracer::Tracer`] and
+//! [`chaos::Chaos`] are decorators over it that know nothing of each other.
+
+pub mod abi;
+pub mod calls;
+pub mod chaos;
+pub mod clock;
+pub mod host;
+pub mod kill;
+pub mod memory;
+pub mod recorder;
+pub mod replayer;
+pub mod restore;
+pub mod resumer;
+pub mod shadow;
+pub mod strace;
+pub mod system;
+pub mod tracer;
+
+pub use abi::Errno;
+pub use calls::Call;
+pub use kill::KillSwitch;
+pub use memory::Memory;
+pub use system::{Halt, Kill, System};

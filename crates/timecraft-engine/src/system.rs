@@ -1,0 +1,49 @@
+//! The one gate between a guest and the world.
+
+use crate::{Call, Errno, Memory};
+
+/// Why a guest ends. Everything but a return to the guest is one of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// The guest called `proc_exit`.
+    Exit(u32),
+    /// Somebody outside ended it.
+    Killed(Kill),
+    /// A replay can't go on; the replayer holds the reason.
+    Replay,
+    /// The log can't take the record of a call that has taken effect; the reason, for the user.
+    Log(String),
+}
+
+/// Why a guest was ended from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kill {
+    /// A signal's number, as in `timecraft kill -s`; the exit code is 128 + n.
+    Signal(u8),
+    /// A limit was exceeded: which, and the limit with its unit.
+    Limit(String),
+}
+
+/// Everything that a guest can reach.
+///
+/// There is one method and not one a call: a host call is data (an id, raw arguments, and the guest memory that it
+/// reads and writes), so a decorator is a dozen lines and treats all calls alike, those of future ABIs too. The typed
+/// face of each call is inside [`crate::host::Host`]; [`crate::calls::CALLS`] describes them for everybody else.
+pub trait System: Send {
+    /// Performs one host call.
+    ///
+    /// `args` are the raw wasm arguments, i32 zero-extended to u64, as many as [`crate::calls::Spec::types`] says.
+    /// Guest memory is only touched through `memory`, which notes each region read as input and each region written:
+    /// these notes are what gets recorded, so an effect on the guest that bypasses them would be lost in replay.
+    /// Implementations validate every pointer, length and right before any effect.
+    ///
+    /// # Errors
+    /// [`Halt`] ends the guest: nothing returns to it.
+    fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt>;
+}
+
+impl<S: System + ?Sized> System for Box<S> {
+    fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt> {
+        (**self).call(call, args, memory)
+    }
+}

@@ -1,0 +1,193 @@
+"""Typed face of the Rust extension. Everything that crosses between Python and Rust is in this file.
+
+Long calls release the GIL. Errors are the classes of `timecraftd.errors`, raised from Rust.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, final
+
+from timecraftd.engine.spec import ReplaySpec, ResumeSpec, RunSpec
+
+__all__ = [
+    "Guest",
+    "LogInfo",
+    "LogReader",
+    "ModuleInfo",
+    "Outcome",
+    "RecoveryReport",
+    "build_info",
+    "compile_module",
+    "inspect_module",
+    "log_info",
+    "recover_log",
+    "replay",
+    "resume",
+    "run",
+    "to_wasm",
+]
+
+@final
+class ModuleInfo:
+    """What a module asks for and offers."""
+
+    @property
+    def imports(self) -> list[tuple[str, str, str]]:
+        """(module, name, type as text such as `func (i32, i32) -> i32`), in the module's order."""
+    @property
+    def exports(self) -> list[tuple[str, str]]:
+        """(name, type as text)."""
+    @property
+    def memory_min_bytes(self) -> int: ...
+    @property
+    def memory_max_bytes(self) -> int | None: ...
+    @property
+    def functions(self) -> int:
+        """Number of functions that the module defines."""
+
+@final
+class Outcome:
+    """How a run, a replay or a resumed run ended."""
+
+    @property
+    def kind(
+        self,
+    ) -> Literal["exit", "trap", "killed", "limit", "diverged", "log_ended", "log_damaged", "log_failed", "until"]:
+        """`exit`, `trap`, `killed` (signal), `limit`: the guest's own end (live, or as recorded).
+
+        Replays also end as `diverged`, `log_ended` (the host had died: there is no end record), `log_damaged`, or
+        `until`. `log_failed`: a live run was stopped because its log could not be written.
+        """
+    @property
+    def code(self) -> int:
+        """Exit code as a shell would see it: the guest's own, 128 + n if killed, 134 for a trap, 137 for a limit."""
+    @property
+    def message(self) -> str:
+        """One line for people; for a divergence several, with both sides. Empty for `exit`."""
+    @property
+    def backtrace(self) -> list[str]:
+        """Guest frames, innermost first, demangled, such as `main.main (module.wasm+0x1f2c)`."""
+    @property
+    def last_seq(self) -> int | None:
+        """Sequence number of the last record written or replayed; None if there was none."""
+    @property
+    def memory_digest(self) -> str:
+        """SHA-256, hex, of linear memory at the end; empty unless the spec asked for it."""
+    @property
+    def stats(self) -> dict[str, int]:
+        """Counters, units in the names: load_ns, compile_ns, instantiate_ns, run_ns, cpu_ns, calls, records,
+        log_bytes_raw, log_bytes_stored, ring_stalls, ring_stalled_ns, records_lost, memory_bytes_peak."""
+    @property
+    def artifact(self) -> Literal["cached", "compiled", "recompiled"]:
+        """Where machine code came from; `recompiled`: the cached artifact was damaged."""
+
+@final
+class Guest:
+    """A guest running on its own thread."""
+
+    def wait(self, timeout_s: float | None = None) -> Outcome | None:
+        """Waits for the end, without the GIL; None when the time is over first.
+
+        Python signal handlers run while waiting; an exception from one propagates and the guest goes on.
+        """
+    def kill(self, signal: int) -> None:
+        """Ends the guest within 100 ms, as by a signal (15, 9, 2...). The first reason stands. Idempotent."""
+    def memory_bytes(self) -> int:
+        """Size of linear memory now, bytes."""
+    def stats(self) -> dict[str, int]:
+        """Counters so far, as in `Outcome.stats`."""
+
+def run(spec: RunSpec) -> Guest:
+    """Starts a guest. Raises ModuleError, MountError, LogError, EngineError before anything ran."""
+
+def replay(spec: ReplaySpec) -> Guest:
+    """Starts a replay: no effects but what the spec's output descriptors ask for. Raises ModuleError, LogError."""
+
+def resume(spec: ResumeSpec) -> Guest:
+    """Replays a crashed process to its last record, then lets it go on live, recording a new epoch."""
+
+def to_wasm(source: bytes) -> bytes:
+    """Wasm bytes as they are; text format is assembled. Raises ModuleError (not wasm, truncated, a component...)."""
+
+def inspect_module(wasm: bytes) -> ModuleInfo:
+    """Validates and describes a module. Raises ModuleError."""
+
+def compile_module(wasm: bytes, digest: str, artifact_dir: str, artifact_bytes_max: int) -> Literal["cached", "compiled", "recompiled"]:
+    """Puts the module's machine code into the artifact cache, if it isn't there."""
+
+def build_info() -> dict[str, str]:
+    """version, profile (debug|release), engine, engine_version, compiler, target, cpu_features, flags, log_format."""
+
+@final
+class RecoveryReport:
+    @property
+    def records_recovered(self) -> int:
+        """Records that were only in the ring."""
+    @property
+    def bytes_cut(self) -> int:
+        """Bytes of a torn tail that were cut off."""
+    @property
+    def last_seq(self) -> int | None: ...
+    @property
+    def ended(self) -> bool:
+        """Whether the log has the record of the process's end."""
+
+def recover_log(log_dir: str) -> RecoveryReport:
+    """Drains a dead host's ring into segments and cuts a torn tail. Idempotent. Raises LogError."""
+
+@final
+class LogInfo:
+    @property
+    def records(self) -> int: ...
+    @property
+    def last_seq(self) -> int | None: ...
+    @property
+    def segments(self) -> int: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def bytes_stored(self) -> int: ...
+    @property
+    def bytes_raw(self) -> int: ...
+    @property
+    def start_unix_ns(self) -> int: ...
+    @property
+    def last_time_ns(self) -> int:
+        """Time of the last record, since the start of the process."""
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def end(self) -> tuple[str, int, str] | None:
+        """(kind, code, message) of the end record, as in `Outcome`; None if there is none."""
+    @property
+    def incomplete_from(self) -> int | None:
+        """First sequence number that was not recorded (`--on-log-full continue`)."""
+
+def log_info(log_dir: str) -> LogInfo:
+    """Summary of a log from its block headers and end, without decoding payloads."""
+
+@final
+class LogReader:
+    """Reads records as prepared text or output, in batches, also from a log that is still being written."""
+
+    def __init__(self, log_dir: str) -> None: ...
+    def seek_seq(self, seq: int) -> None: ...
+    def seek_time(self, time_ns: int) -> None: ...
+    def trace(
+        self,
+        records_max: int,
+        *,
+        json: bool = False,
+        string_bytes_max: int = 32,
+        timestamps: Literal["none", "relative", "absolute"] = "relative",
+        calls: Sequence[str] = (),
+        until_time_ns: int | None = None,
+    ) -> list[str]:
+        """The next records as strace-like lines (or JSON lines); empty at the end of what is there now.
+
+        `calls` limits to these names. Absolute times are RFC 3339, UTC.
+        """
+    def output(self, bytes_max: int) -> list[tuple[int, int, bytes]]:
+        """What the guest wrote to its standard streams next: (time_ns, stream 1 or 2, bytes); empty at the end."""
+    @property
+    def ended(self) -> bool:
+        """Whether the record of the process's end was passed."""

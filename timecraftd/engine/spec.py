@@ -1,0 +1,118 @@
+"""What crosses to the data plane: frozen dataclasses, read by name on the Rust side (`crates/timecraft-py/src/spec.rs`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class MountSpec:
+    """A host directory that the guest sees at `guest`."""
+
+    host: str
+    guest: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSpec:
+    """Bounds of one process (DESIGN.md section 5)."""
+
+    memory_bytes: int = 4096 * MIB
+    stack_bytes: int = 8 * MIB
+    open_files: int = 1024
+    disk_bytes: int | None = None
+    cpu_ns: int | None = None
+    wall_ns: int | None = None
+    log_bytes_per_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogSpec:
+    """Where and how a run is recorded."""
+
+    dir: str
+    process_id: str
+    """UUID."""
+    manifest: bytes
+    """JSON: digests of module, config and runtime; goes into the log's first record."""
+    ring_path: str | None = None
+    ring_bytes: int = 8 * MIB
+    block_bytes_max: int = 64 << 10
+    segment_bytes_max: int = 64 * MIB
+    compression: Literal["none", "lz4"] = "lz4"
+    output: Literal["inline", "digest"] = "inline"
+    on_full: Literal["stop", "continue"] = "stop"
+    log_bytes_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSpec:
+    """A module, and where its machine code is cached."""
+
+    path: str
+    """File with the wasm bytes."""
+    digest: str
+    """SHA-256, hex."""
+    artifact_dir: str
+    artifact_bytes_max: int = 1024 * MIB
+    function: str | None = None
+    """Exported function to call; None means `_start`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """One live run."""
+
+    module: ModuleSpec
+    args: tuple[bytes, ...] = ()
+    env: tuple[bytes, ...] = ()
+    """`K=V`."""
+    mounts: tuple[MountSpec, ...] = ()
+    stdin_fd: int | None = None
+    """Host descriptors of the standard streams; None is /dev/null. They are duplicated, never closed."""
+    stdout_fd: int | None = None
+    stderr_fd: int | None = None
+    limits: LimitSpec = LimitSpec()
+    log: LogSpec | None = None
+    """None: not recorded."""
+    trace_fd: int | None = None
+    """Descriptor that gets strace-like lines while the guest runs."""
+    chaos_ratio: float = 0.0
+    chaos_seed: int = 0
+    memory_digest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySpec:
+    """One replay."""
+
+    module: ModuleSpec
+    log_dir: str
+    limits: LimitSpec = LimitSpec()
+    stdout_fd: int | None = None
+    """Where the guest's recorded output goes again; None drops it."""
+    stderr_fd: int | None = None
+    trace_fd: int | None = None
+    until_seq: int | None = None
+    until_time_ns: int | None = None
+    poison: bool = False
+    """Fill regions with 0xAA before recorded bytes are put there (twin runs)."""
+    count: bool = False
+    """Use a build with a counting middleware (twin runs); `stats` then has `operators`."""
+    memory_digest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeSpec:
+    """A process whose host died, to go on."""
+
+    run: RunSpec
+    """As for the first run; `log.dir` is the existing log."""
+    scratch_dir: str
+    """For temporary files that check what the guest had written."""
+    replay_stdout_fd: int | None = None
+    """Where output that was recorded before the crash goes again; None drops it."""

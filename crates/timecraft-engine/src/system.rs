@@ -24,6 +24,17 @@ pub enum Kill {
     Limit(String),
 }
 
+/// How a process ended, for good: the last thing that passes the gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It called `proc_exit`, or its function returned (code 0).
+    Exit(u32),
+    /// Its code trapped: the message, and its backtrace, innermost frame first.
+    Trap { message: String, backtrace: Vec<String> },
+    /// It was ended from outside.
+    Killed(Kill),
+}
+
 /// Everything that a guest can reach.
 ///
 /// There is one method and not one a call: a host call is data (an id, raw arguments, and the guest memory that it
@@ -40,10 +51,20 @@ pub trait System: Send {
     /// # Errors
     /// [`Halt`] ends the guest: nothing returns to it.
     fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt>;
+
+    /// Learns how the process ended; no call comes after. Decorators pass it on to what they decorate.
+    ///
+    /// # Errors
+    /// [`Halt::Log`] if the end can't be recorded, [`Halt::Replay`] if it isn't the recorded end.
+    fn end(&mut self, end: &End) -> Result<(), Halt>;
 }
 
 impl<S: System + ?Sized> System for Box<S> {
     fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt> {
         (**self).call(call, args, memory)
+    }
+
+    fn end(&mut self, end: &End) -> Result<(), Halt> {
+        (**self).end(end)
     }
 }

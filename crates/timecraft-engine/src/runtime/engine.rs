@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use wasmer::sys::{
-    BaseTunables, CompilerConfig, Cranelift, EngineBuilder, Features, MemoryError, NativeEngineExt, Target, Tunables,
+    BaseTunables, CompilerConfig, Cranelift, EngineBuilder, Features, NativeEngineExt, Target, Tunables,
 };
-use wasmer::{MemoryType, Pages, TableType};
+use wasmer::{MemoryError, MemoryType, Pages, TableType};
 use wasmer_types::{MemoryStyle, TableStyle};
 use wasmer_vm::{VMConfig, VMMemory, VMMemoryDefinition, VMTable, VMTableDefinition};
 
@@ -81,8 +81,7 @@ impl Compiler {
             let counter = wasmer_middlewares::Metering::new(u64::MAX, |_| 1);
             cranelift.push_middleware(Arc::new(counter));
         }
-        let mut engine: wasmer::Engine =
-            EngineBuilder::new(cranelift).set_features(Some(features())).engine().into();
+        let mut engine: wasmer::Engine = EngineBuilder::new(cranelift).set_features(Some(features())).engine().into();
         engine.set_tunables(GuestTunables {
             base: BaseTunables::for_target(&Target::default()),
             memory_pages_max: Pages((memory_bytes_max / PAGE_BYTES).min(65536) as u32),
@@ -185,11 +184,7 @@ impl Tunables for GuestTunables {
 }
 
 /// Operators that a counting build has executed; `None` for other builds.
-pub(super) fn operators(
-    compiler: Compiler,
-    store: &mut wasmer::Store,
-    instance: &wasmer::Instance,
-) -> Option<u64> {
+pub(super) fn operators(compiler: Compiler, store: &mut wasmer::Store, instance: &wasmer::Instance) -> Option<u64> {
     if compiler.instrument != Instrument::Count {
         return None;
     }

@@ -106,8 +106,12 @@ impl GatePtr {
 }
 
 macro_rules! value {
-    (I32) => { i32 };
-    (I64) => { i64 };
+    (I32) => {
+        i32
+    };
+    (I64) => {
+        i64
+    };
 }
 
 macro_rules! widen {

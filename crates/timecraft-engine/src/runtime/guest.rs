@@ -151,9 +151,8 @@ fn describe(module: &Module) -> ModuleInfo {
         ExternType::Global(_) => "global".into(),
         ExternType::Tag(_) => "tag".into(),
     };
-    let imports = module.imports().map(|import| {
-        (import.module().to_owned(), import.name().to_owned(), text(import.ty()))
-    });
+    let imports =
+        module.imports().map(|import| (import.module().to_owned(), import.name().to_owned(), text(import.ty())));
     let exports = module.exports().map(|export| (export.name().to_owned(), text(export.ty())));
     let memory = module.info().memories.values().next();
     ModuleInfo {

@@ -19,8 +19,9 @@ use super::guest::Limits;
 use crate::{Kill, KillSwitch};
 
 /// Interval at which a requested interrupt is repeated: one that arrives while the guest is inside the host or the
-/// engine's own functions is ignored there.
-const RETRY: Duration = Duration::from_millis(2);
+/// engine's own functions is ignored there. Short, because a guest that does nothing but fill memory is in its own code
+/// only a hundredth of the time.
+const RETRY: Duration = Duration::from_micros(50);
 
 /// A handler for `Store::set_trap_handler`: lets interrupts through only while the guest's own code runs. Unwinding
 /// out of the engine's helper functions (memory growth, say) would leave their locks taken.
@@ -53,7 +54,7 @@ impl Watchdog {
     pub(super) fn start(store: StoreId, kill: Arc<KillSwitch>, limits: &Limits) -> std::io::Result<Self> {
         let ended = Arc::new(AtomicBool::new(false));
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let mut deadlines = Deadlines::new(limits);
+        let deadlines = Deadlines::new(limits);
         let (watched, woken) = (Arc::clone(&ended), Arc::clone(&wake));
         let thread = std::thread::Builder::new().name("timecraft-watch".into()).spawn(move || {
             while !watched.load(Ordering::Acquire) && !kill.is_requested() {
@@ -85,7 +86,8 @@ impl Drop for Watchdog {
 
 fn wait(descriptors: &[std::os::fd::BorrowedFd<'_>], timeout: Option<Duration>) {
     let mut polled: Vec<_> = descriptors.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-    let timeout = timeout.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) });
+    let timeout =
+        timeout.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) });
     // EINTR only makes the caller look again.
     let _ = poll(&mut polled, timeout.as_ref());
 }

@@ -2,7 +2,9 @@
 
 use thiserror::Error;
 use wasmer::wasmparser::types::TypesRef;
-use wasmer::wasmparser::{BinaryReaderError, Export, ExternalKind, Parser, Payload, TypeRef, Validator, WasmFeatures};
+use wasmer::wasmparser::{
+    self, BinaryReaderError, Export, ExternalKind, Parser, Payload, TypeRef, Validator, WasmFeatures,
+};
 
 use crate::calls::{CALLS, Call, PREVIEW1, ValType};
 
@@ -139,8 +141,8 @@ fn function_type(index: u32, types: TypesRef<'_>) -> String {
     signature(ty.params(), ty.results())
 }
 
-fn signature(params: &[wasmer::wasmparser::ValType], results: &[wasmer::wasmparser::ValType]) -> String {
-    let list = |types: &[wasmer::wasmparser::ValType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+fn signature(params: &[wasmparser::ValType], results: &[wasmparser::ValType]) -> String {
+    let list = |types: &[wasmparser::ValType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if results.is_empty() {
         return format!("func ({})", list(params));
     }

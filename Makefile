@@ -9,8 +9,6 @@ BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/.installed
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# As maturin sets it, and the same for every cargo command: else each would build pyo3 anew after the other.
-export PYO3_PYTHON := $(BIN)/python
 
 .PHONY: help
 help: ## list the targets
@@ -22,10 +20,10 @@ help: ## list the targets
 build: tools ## set up .venv and build the extension into it; leaves .venv/bin/timecraft
 	@# Cargo decides whether there is anything to compile: about a second if not.
 	@if [ $(INSTALLED) -nt pyproject.toml ] && [ $(INSTALLED) -nt constraints.txt ] && [ $(INSTALLED) -nt Cargo.toml ]; then \
-	  $(BIN)/maturin develop --skip-install --quiet; \
+	  $(BIN)/maturin develop --skip-install --quiet >/dev/null; \
 	else \
 	  echo 'building the extension and installing it with its dependencies (the first time takes minutes)'; \
-	  PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/maturin develop --extras dev --quiet && touch $(INSTALLED); \
+	  PIP_QUIET=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/maturin develop --extras dev && touch $(INSTALLED); \
 	fi
 
 .PHONY: tools
@@ -55,6 +53,7 @@ test: build guests lint-fast test-rust test-python ## everything that must pass;
 
 .PHONY: test-rust
 test-rust: tools ## the crates' tests
+	@# timecraft-py is glue: its tests are Python's (tests/test_tidy.py holds that).
 	cargo test --workspace --exclude timecraft-py --locked --quiet
 
 .PHONY: test-python
@@ -95,7 +94,8 @@ lint-fast: build ## the static checks that take seconds: ruff, mypy, stubtest, i
 
 .PHONY: clippy
 clippy: tools ## clippy, pedantic, on all targets
-	PYO3_BUILD_EXTENSION_MODULE=1 cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	@# A target directory of its own: other settings of pyo3's build than maturin's would have both build it each time.
+	PYO3_BUILD_EXTENSION_MODULE=1 cargo clippy --target-dir $(CARGO_TARGET_DIR)/lint --workspace --all-targets --locked --quiet -- -D warnings
 
 .PHONY: deny
 deny: ## licences, advisories and sources of the Rust dependencies, by cargo-deny if it is installed

@@ -1,0 +1,224 @@
+//! Records as decorators see them, and the two small interfaces to whatever keeps them.
+//!
+//! [`Sink`] takes what a recorder writes, [`Source`] gives what a replayer reads. The log on disk implements them, and so
+//! does memory ([`MemorySink`], [`MemorySource`]), which tests and simulation use.
+
+/// What a record says besides arguments and bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The call's id, or a control record's (at least [`CONTROL_BASE`]).
+    pub call: u16,
+    pub errno: u16,
+    /// Nanoseconds since the process began, never decreasing from record to record.
+    pub time_ns: u64,
+}
+
+/// Ids from here on are control records: the guest made no such call.
+pub const CONTROL_BASE: u16 = 0xff00;
+/// Begins an epoch: a process, or its resumption.
+pub const CALL_START: u16 = 0xff00;
+/// The end of a process; [`crate::recorder::End`] is its content.
+pub const CALL_END: u16 = 0xff01;
+
+/// One record, however it is kept.
+pub trait Record {
+    /// The record's number, from 0.
+    fn seq(&self) -> u64;
+    fn call(&self) -> u16;
+    fn errno(&self) -> u16;
+    fn time_ns(&self) -> u64;
+    /// The raw arguments.
+    fn args(&self) -> &[u64];
+    /// Regions of guest memory that the call wrote, in order.
+    fn written(&self) -> impl Iterator<Item = (u32, &[u8])> + Clone;
+    /// Regions of guest memory that the call read as input, in order.
+    fn sent(&self) -> impl Iterator<Item = (u32, &[u8])> + Clone;
+    /// Whether one region of `sent` stands for all: its pointer is their total size, its bytes their digest.
+    fn digested(&self) -> bool {
+        false
+    }
+}
+
+/// Why a sink couldn't take a record, for the user.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SinkError(pub String);
+
+/// Why a source can't give its next record, for the user.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SourceError(pub String);
+
+/// Where records go.
+pub trait Sink: Send {
+    /// Appends a record and returns its number.
+    ///
+    /// # Errors
+    /// When the record is not kept, and no later one will be.
+    fn append<'m>(
+        &mut self,
+        head: &Head,
+        args: &[u64],
+        written: impl Iterator<Item = (u32, &'m [u8])> + Clone,
+        sent: impl Iterator<Item = (u32, &'m [u8])> + Clone,
+    ) -> Result<u64, SinkError>;
+}
+
+/// Where records come from, in order.
+pub trait Source: Send {
+    type Record<'a>: Record
+    where
+        Self: 'a;
+
+    /// The next record, `None` behind the last.
+    ///
+    /// # Errors
+    /// When the log is damaged here. The error stands: later calls return it again.
+    fn next(&mut self) -> Result<Option<Self::Record<'_>>, SourceError>;
+
+    /// The last record if it is the process's end ([`CALL_END`]), without moving. A replay asks once, at its start.
+    ///
+    /// # Errors
+    /// When the log's tail can't be read.
+    fn last(&mut self) -> Result<Option<OwnedRecord>, SourceError>;
+}
+
+/// A record with its own memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnedRecord {
+    pub seq: u64,
+    pub call: u16,
+    pub errno: u16,
+    pub time_ns: u64,
+    pub args: Vec<u64>,
+    pub written: Vec<(u32, Vec<u8>)>,
+    pub sent: Vec<(u32, Vec<u8>)>,
+}
+
+impl OwnedRecord {
+    /// A copy of any record.
+    pub fn copy_of(record: &impl Record) -> Self {
+        OwnedRecord {
+            seq: record.seq(),
+            call: record.call(),
+            errno: record.errno(),
+            time_ns: record.time_ns(),
+            args: record.args().to_vec(),
+            written: record.written().map(|(ptr, bytes)| (ptr, bytes.to_vec())).collect(),
+            sent: record.sent().map(|(ptr, bytes)| (ptr, bytes.to_vec())).collect(),
+        }
+    }
+}
+
+impl Record for &OwnedRecord {
+    fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    fn call(&self) -> u16 {
+        self.call
+    }
+
+    fn errno(&self) -> u16 {
+        self.errno
+    }
+
+    fn time_ns(&self) -> u64 {
+        self.time_ns
+    }
+
+    fn args(&self) -> &[u64] {
+        &self.args
+    }
+
+    fn written(&self) -> impl Iterator<Item = (u32, &[u8])> + Clone {
+        self.written.iter().map(|(ptr, bytes)| (*ptr, bytes.as_slice()))
+    }
+
+    fn sent(&self) -> impl Iterator<Item = (u32, &[u8])> + Clone {
+        self.sent.iter().map(|(ptr, bytes)| (*ptr, bytes.as_slice()))
+    }
+}
+
+/// A log in memory.
+#[derive(Clone, Debug)]
+pub struct MemorySink {
+    pub records: Vec<OwnedRecord>,
+    records_max: usize,
+}
+
+impl Default for MemorySink {
+    fn default() -> Self {
+        MemorySink { records: Vec::new(), records_max: usize::MAX }
+    }
+}
+
+impl MemorySink {
+    /// A log that refuses all records beyond the first `records_max`, as a full disk would.
+    pub fn with_limit(records_max: usize) -> Self {
+        MemorySink { records: Vec::new(), records_max }
+    }
+}
+
+impl Sink for MemorySink {
+    fn append<'m>(
+        &mut self,
+        head: &Head,
+        args: &[u64],
+        written: impl Iterator<Item = (u32, &'m [u8])> + Clone,
+        sent: impl Iterator<Item = (u32, &'m [u8])> + Clone,
+    ) -> Result<u64, SinkError> {
+        if self.records.len() >= self.records_max {
+            return Err(SinkError(format!("the log is full ({} records)", self.records_max)));
+        }
+        let seq = self.records.len() as u64;
+        self.records.push(OwnedRecord {
+            seq,
+            call: head.call,
+            errno: head.errno,
+            time_ns: head.time_ns,
+            args: args.to_vec(),
+            written: written.map(|(ptr, bytes)| (ptr, bytes.to_vec())).collect(),
+            sent: sent.map(|(ptr, bytes)| (ptr, bytes.to_vec())).collect(),
+        });
+        Ok(seq)
+    }
+}
+
+/// Reads records from memory, and can be told to fail where a damaged log would.
+#[derive(Clone, Debug, Default)]
+pub struct MemorySource {
+    records: Vec<OwnedRecord>,
+    next: usize,
+    damage: Option<SourceError>,
+}
+
+impl MemorySource {
+    pub fn new(records: Vec<OwnedRecord>) -> Self {
+        MemorySource { records, next: 0, damage: None }
+    }
+
+    /// The same, with damage behind the last record.
+    pub fn damaged(records: Vec<OwnedRecord>, error: &str) -> Self {
+        MemorySource { records, next: 0, damage: Some(SourceError(error.to_owned())) }
+    }
+}
+
+impl Source for MemorySource {
+    type Record<'a> = &'a OwnedRecord;
+
+    fn next(&mut self) -> Result<Option<&OwnedRecord>, SourceError> {
+        let Some(record) = self.records.get(self.next) else {
+            return self.damage.clone().map_or(Ok(None), Err);
+        };
+        self.next += 1;
+        Ok(Some(record))
+    }
+
+    fn last(&mut self) -> Result<Option<OwnedRecord>, SourceError> {
+        match &self.damage {
+            Some(error) => Err(error.clone()),
+            None => Ok(self.records.last().filter(|record| record.call == CALL_END).cloned()),
+        }
+    }
+}

@@ -357,7 +357,11 @@ fn ending(
     {
         return (Ending::End(End::Killed(reason)), backtrace);
     }
-    (Ending::End(End::Trap { message: trap::message(&error), backtrace: backtrace.clone() }), backtrace)
+    let mut message = trap::message(&error);
+    for frame in &backtrace {
+        let _ = write!(message, "\n  at {frame}");
+    }
+    (Ending::End(End::Trap { message }), backtrace)
 }
 
 fn panic_message(panic: &Panic) -> &str {

@@ -11,12 +11,15 @@ pub mod clock;
 pub mod host;
 pub mod kill;
 pub mod memory;
+pub mod output;
 pub mod recorder;
 pub mod replayer;
 pub mod restore;
 pub mod resumer;
 #[cfg(feature = "runtime")]
 pub mod runtime;
+#[cfg(feature = "runtime")]
+pub mod session;
 pub mod shadow;
 pub mod strace;
 pub mod system;

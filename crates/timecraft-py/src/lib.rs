@@ -1,1 +1,20 @@
+//! PyO3 bindings: `timecraftd._native`. Only registration; a file for each class, `error.rs` for all errors.
+//! The face is documented in `timecraftd/_native.pyi`.
 
+#![deny(unsafe_code)]
+
+mod error;
+mod guest;
+mod log;
+mod module;
+mod spec;
+
+#[pyo3::pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::guest::{Guest, Outcome, replay, resume, run};
+    #[pymodule_export]
+    use crate::log::{LogInfo, LogReader, RecoveryReport, log_info, recover_log};
+    #[pymodule_export]
+    use crate::module::{ModuleInfo, build_info, compile_module, inspect_module, to_wasm};
+}

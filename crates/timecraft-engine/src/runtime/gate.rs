@@ -21,8 +21,8 @@ pub struct Counters {
 
 /// The guest's side of the gate. It lives on the heap, at one address, for as long as the store whose functions point
 /// to it; only the guest's thread touches it.
-pub(super) struct Gate {
-    pub(super) system: Box<dyn System>,
+pub(super) struct Gate<S> {
+    pub(super) system: S,
     /// Why the guest was ended, once it was.
     pub(super) halt: Option<Halt>,
     memory: GuestMemory,
@@ -37,9 +37,9 @@ pub(super) struct Gate {
 #[error("the guest was ended")]
 pub(super) struct Halted;
 
-impl Gate {
+impl<S: System> Gate<S> {
     pub(super) fn new(
-        system: Box<dyn System>,
+        system: S,
         memory: GuestMemory,
         kill: Arc<KillSwitch>,
         counters: Arc<Counters>,
@@ -85,17 +85,24 @@ pub(super) fn guest_bytes(memory: &GuestMemory) -> &'static mut [u8] {
 }
 
 /// A pointer to the gate that wasmer's closures can hold: they must be `Send`, though a store never changes threads.
-#[derive(Clone, Copy)]
-struct GatePtr(*mut Gate);
+struct GatePtr<S>(*mut Gate<S>);
+
+impl<S> Clone for GatePtr<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for GatePtr<S> {}
 
 #[allow(unsafe_code)]
 // SAFETY: dereferenced on the guest's thread alone (see `Gate`).
-unsafe impl Send for GatePtr {}
+unsafe impl<S> Send for GatePtr<S> {}
 #[allow(unsafe_code)]
 // SAFETY: as above.
-unsafe impl Sync for GatePtr {}
+unsafe impl<S> Sync for GatePtr<S> {}
 
-impl GatePtr {
+impl<S: System> GatePtr<S> {
     #[inline]
     #[allow(unsafe_code)]
     fn enter(self, call: Call, args: &[u64]) -> Result<i32, RuntimeError> {
@@ -145,7 +152,7 @@ macro_rules! typed_function {
 }
 
 /// Host functions for the given calls. `gate` must stay where it is until the store is dropped.
-pub(super) fn imports(store: &mut Store, gate: *mut Gate, calls: &[Call]) -> Imports {
+pub(super) fn imports<S: System + 'static>(store: &mut Store, gate: *mut Gate<S>, calls: &[Call]) -> Imports {
     let mut imports = Imports::new();
     let gate = GatePtr(gate);
     for call in calls {
@@ -155,7 +162,7 @@ pub(super) fn imports(store: &mut Store, gate: *mut Gate, calls: &[Call]) -> Imp
     imports
 }
 
-fn function(store: &mut Store, gate: GatePtr, call: Call) -> Function {
+fn function<S: System + 'static>(store: &mut Store, gate: GatePtr<S>, call: Call) -> Function {
     typed_function!(store, gate, call;
         []
         [a: I32]
@@ -187,7 +194,7 @@ mod tests {
     fn every_call_has_a_trampoline() {
         let mut store = Store::default();
         for spec in CALLS {
-            function(&mut store, GatePtr(std::ptr::null_mut()), spec.call);
+            function(&mut store, GatePtr::<Box<dyn System>>(std::ptr::null_mut()), spec.call);
         }
     }
 }

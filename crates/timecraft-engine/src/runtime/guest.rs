@@ -200,14 +200,10 @@ impl Guest {
     ///
     /// # Errors
     /// When no thread can be made.
-    pub fn start<D>(
-        prepared: Prepared,
-        system: Box<dyn System>,
-        kill: Arc<KillSwitch>,
-        done: D,
-    ) -> std::io::Result<Guest>
+    pub fn start<S, D>(prepared: Prepared, system: S, kill: Arc<KillSwitch>, done: D) -> std::io::Result<Guest>
     where
-        D: FnOnce(Box<dyn System>, &mut Finished) + Send + 'static,
+        S: System + 'static,
+        D: FnOnce(S, &mut Finished) + Send + 'static,
     {
         let counters = Arc::new(Counters::default());
         let slot = Arc::new(Slot::default());
@@ -249,12 +245,12 @@ impl Guest {
     }
 }
 
-fn run(
+fn run<S: System + 'static>(
     prepared: Prepared,
-    system: Box<dyn System>,
+    system: S,
     kill: &Arc<KillSwitch>,
     counters: Arc<Counters>,
-) -> (Finished, Box<dyn System>) {
+) -> (Finished, S) {
     let Prepared { config, module, engine, memory, calls, source, load } = prepared;
     let mut gate = Box::new(Gate::new(system, memory.clone(), Arc::clone(kill), Arc::clone(&counters)));
     let mut store = Store::new(engine);
@@ -282,7 +278,7 @@ fn run(
     drop(watchdog);
 
     let run_ns = elapsed_ns(started);
-    let (mut ending, backtrace) = ending(result, &mut gate, kill);
+    let (mut ending, backtrace) = ending(result, gate.halt.take(), kill);
     if let Ending::End(end) = &ending
         && let Err(halt) = gate.system.end(end)
     {
@@ -331,7 +327,7 @@ type Panic = Box<dyn std::any::Any + Send>;
 /// What the outcome of the guest's function means.
 fn ending(
     result: Result<Result<(), RuntimeError>, Panic>,
-    gate: &mut Gate,
+    halt: Option<Halt>,
     kill: &KillSwitch,
 ) -> (Ending, Vec<String>) {
     let error = match result {
@@ -344,7 +340,7 @@ fn ending(
     };
     let backtrace = trap::backtrace(error.trace());
     if error.is::<Halted>() {
-        let ending = match gate.halt.take() {
+        let ending = match halt {
             Some(Halt::Exit(code)) => Ending::End(End::Exit(code)),
             Some(Halt::Killed(reason)) => Ending::End(End::Killed(reason)),
             Some(halt) => Ending::Halt(halt),

@@ -1,0 +1,144 @@
+//! Runs, replays and resumed runs as wholes: the engine, the guest's world and the log put together.
+
+mod live;
+mod outcome;
+mod replay;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use timecraft_log::{LogError, LogStats, LogWriterHandle};
+
+pub use live::{LogOptions, RunConfig, resume, run};
+pub use outcome::{Outcome, OutcomeKind};
+pub use replay::{ReplayConfig, replay};
+
+use crate::host::HostError;
+use crate::kill::KillSwitch;
+use crate::replayer::ReplayEnd;
+use crate::runtime::{Finished, Guest, ModuleError};
+use crate::system::Kill;
+
+/// Why a session can't start. Nothing has run then.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the guest can't be started: {0}; free some memory, descriptors or threads")]
+    System(#[from] std::io::Error),
+}
+
+/// A guest under way, and what it leaves behind.
+#[derive(Debug)]
+pub struct Session {
+    guest: Guest,
+    shared: Arc<Shared>,
+    /// Whether somebody asked for the end; a replay may be ended by what it replays, too.
+    asked: AtomicBool,
+}
+
+/// What the guest's thread and the session's owner both look at.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The log's writer, while the guest runs.
+    log: Mutex<Option<LogWriterHandle>>,
+    /// What the writer left, once it is done.
+    written: Mutex<Written>,
+    /// How a replay ended, once it did; for a resumed run, its replayed part.
+    replayed: Mutex<Replayed>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Written {
+    stats: LogStats,
+    last_seq: Option<u64>,
+    failure: Option<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Replayed {
+    end: Option<ReplayEnd>,
+    last_seq: Option<u64>,
+    /// Why a resumed run could not go on.
+    failure: Option<String>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Session {
+    fn new(guest: Guest, shared: Arc<Shared>) -> Self {
+        Session { guest, shared, asked: AtomicBool::new(false) }
+    }
+
+    /// Waits until the guest is over and its log is sealed, or for `timeout`.
+    pub fn wait(&self, timeout: Duration) -> Option<Outcome> {
+        let finished = self.guest.wait(timeout)?;
+        let (written, replayed) = (lock(&self.shared.written).clone(), lock(&self.shared.replayed).clone());
+        Some(outcome::of(&finished, &written, &replayed, self.asked.load(Ordering::Acquire)))
+    }
+
+    /// Ends the guest within 100 ms, as by a signal. The first reason stands.
+    pub fn kill(&self, signal: u8) {
+        self.asked.store(true, Ordering::Release);
+        self.guest.kill(Kill::Signal(signal));
+    }
+
+    /// Size of linear memory at the last host call, bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.guest.counters().memory_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Counters so far, units in the names.
+    pub fn stats(&self) -> Vec<(&'static str, u64)> {
+        let calls = self.guest.counters().calls.load(Ordering::Relaxed);
+        let log = lock(&self.shared.log).as_ref().map_or_else(|| lock(&self.shared.written).stats.clone(), LogWriterHandle::stats);
+        let mut stats = vec![("calls", calls), ("memory_bytes", self.memory_bytes())];
+        stats.extend(outcome::log_stats(&log));
+        stats
+    }
+}
+
+/// Seals the log when the guest is over, on the guest's thread.
+fn seal(shared: &Shared) {
+    let Some(handle) = lock(&shared.log).take() else { return };
+    let stats = handle.stats();
+    let failure = handle.failure().map(|error| error.to_string());
+    let written = match handle.finish() {
+        Ok(summary) => Written { stats: summary.stats, last_seq: summary.last_seq, failure },
+        Err(error) => Written { stats, last_seq: None, failure: failure.or_else(|| Some(error.to_string())) },
+    };
+    *lock(&shared.written) = written;
+}
+
+/// A switch that ends the guest when thrown.
+fn kill_switch() -> Result<Arc<KillSwitch>, SessionError> {
+    Ok(Arc::new(KillSwitch::new()?))
+}
+
+/// Starts the guest's thread; the log is sealed behind it, and `report` tells what its world knows at the end.
+fn start<S, R>(
+    prepared: crate::runtime::Prepared,
+    system: S,
+    kill: Arc<KillSwitch>,
+    shared: Arc<Shared>,
+    report: R,
+) -> Result<Session, SessionError>
+where
+    S: crate::System + 'static,
+    R: FnOnce(S, &mut Finished) -> Replayed + Send + 'static,
+{
+    let its = Arc::clone(&shared);
+    let guest = Guest::start(prepared, system, kill, move |system, finished| {
+        let replayed = report(system, finished);
+        *lock(&its.replayed) = replayed;
+        seal(&its);
+    })?;
+    Ok(Session::new(guest, shared))
+}

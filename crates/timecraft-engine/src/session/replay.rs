@@ -1,0 +1,105 @@
+//! Replays: the module runs again, and nothing else happens.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use timecraft_log::LogReader;
+
+use super::{Replayed, Session, SessionError, Shared, kill_switch, start};
+use crate::output::Output;
+use crate::replayer::{Options, ReplayEnd, Replayer, Until};
+use crate::runtime::{Finished, GuestConfig, Prepared};
+use crate::tracer::Tracer;
+use crate::{Call, End, Errno, Halt, Memory, System};
+
+/// One replay.
+#[derive(Debug)]
+pub struct ReplayConfig {
+    pub guest: GuestConfig,
+    pub log_dir: PathBuf,
+    /// Where the guest's output goes again; `None` drops it.
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+    /// Where strace-like lines go.
+    pub trace: Option<OwnedFd>,
+    pub until: Option<Until>,
+    pub poison: bool,
+}
+
+/// Starts a replay.
+///
+/// # Errors
+/// [`SessionError`], before anything ran.
+pub fn replay(config: ReplayConfig) -> Result<Session, SessionError> {
+    let prepared = Prepared::new(config.guest)?;
+    let kill = kill_switch()?;
+    let reader = LogReader::open(&config.log_dir)?;
+    let options = Options {
+        until: config.until,
+        poison: config.poison,
+        kill_switch: Some(Arc::clone(&kill)),
+        ..Options::default()
+    };
+    let replayer = Replayer::new(reader, options);
+    if replayer.expects_end()
+        && let Some(reason) = replayer.recorded_kill()
+    {
+        // Nothing in the log would stop a guest that was killed before its first call.
+        kill.request(reason);
+    }
+    let echo = Echo::new(replayer, config.stdout, config.stderr);
+    let shared = Arc::new(Shared::default());
+    match config.trace {
+        None => start(prepared, echo, kill, shared, |echo, finished| report(echo.inner, finished)),
+        Some(trace) => {
+            let tracer = Tracer::new(echo, File::from(trace));
+            start(prepared, tracer, kill, shared, |tracer, finished| report(tracer.into_inner().inner, finished))
+        }
+    }
+}
+
+/// What a replayer knows at the end; a divergence gets the guest's backtrace.
+pub(super) fn report<R: crate::replayer::Source>(mut replayer: Replayer<R>, finished: &mut Finished) -> Replayed {
+    if let Some(ReplayEnd::Diverged(divergence)) = replayer.end_mut() {
+        divergence.backtrace = Some(finished.backtrace.join("\n"));
+    }
+    Replayed { end: replayer.end().cloned(), last_seq: replayer.last_seq(), failure: None }
+}
+
+/// Writes what the guest writes to its standard streams to ours, out of the calls that the decorated system answers.
+#[derive(Debug)]
+pub(super) struct Echo<S> {
+    pub(super) inner: S,
+    output: Output,
+    streams: [Option<File>; 2],
+}
+
+impl<S> Echo<S> {
+    pub(super) fn new(inner: S, stdout: Option<OwnedFd>, stderr: Option<OwnedFd>) -> Self {
+        Echo { inner, output: Output::default(), streams: [stdout.map(File::from), stderr.map(File::from)] }
+    }
+}
+
+impl<S: System> System for Echo<S> {
+    #[inline]
+    fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt> {
+        let errno = self.inner.call(call, args, memory)?;
+        if matches!(call, Call::FdWrite | Call::FdClose | Call::FdRenumber) {
+            let streams = &mut self.streams;
+            self.output.observe(call, args, errno, memory.written(), memory.inputs(), |stream, bytes| {
+                if let Some(file) = &mut streams[usize::from(stream) - 1] {
+                    // A reader that went away doesn't stop the replay: it has its own result.
+                    let _ = file.write_all(bytes);
+                }
+            });
+        }
+        Ok(errno)
+    }
+
+    fn end(&mut self, end: &End) -> Result<(), Halt> {
+        self.inner.end(end)
+    }
+}

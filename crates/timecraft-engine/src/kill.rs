@@ -3,8 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::system::Kill;
 
@@ -45,6 +46,14 @@ impl KillSwitch {
     /// The reason, once requested.
     pub fn reason(&self) -> Option<Kill> {
         self.reason.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Waits until the guest's end is asked for, or for `timeout`.
+    pub fn wait(&self, timeout: Duration) {
+        let mut polled = [PollFd::from_borrowed_fd(self.event.as_fd(), PollFlags::IN)];
+        let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        // A wait cut short by a signal only makes the guest a little faster.
+        let _ = poll(&mut polled, Some(&timeout));
     }
 
     /// Readable once the guest's end was asked for.

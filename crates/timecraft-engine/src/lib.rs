@@ -24,6 +24,7 @@ pub mod shadow;
 pub mod strace;
 pub mod system;
 pub mod tracer;
+pub mod view;
 
 pub use abi::Errno;
 pub use calls::Call;

@@ -1,7 +1,7 @@
 //! One guest, on its own thread.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -100,16 +100,34 @@ impl Prepared {
         let memory = GuestMemory::default();
         let engine = config.compiler.engine(&memory, config.limits.memory_bytes, config.limits.stack_bytes);
         let (module, source) = config.cache.load(&engine, config.compiler, &config.digest, || {
-            let wasm = std::fs::read(&config.wasm)
-                .map_err(|error| ModuleError::Damaged(format!("{}: {error}", config.wasm.display())))?;
-            let wasm = module::to_wasm(&wasm)?;
-            // Everything that makes the module unusable is said before seconds go into compiling it.
-            check(&module::inspect(&wasm)?, &config)?;
+            let (wasm, info) = read_module(&config.wasm)?;
+            check(&info, &config)?;
             Ok(wasm)
         })?;
         let calls = check(&describe(&module), &config)?;
         Ok(Prepared { config, module, engine, memory, calls, source, load: started.elapsed() })
     }
+}
+
+/// Puts a module's machine code into the cache, if it isn't there.
+///
+/// # Errors
+/// [`ModuleError`] if it is no valid module, or doesn't compile.
+pub fn compile(cache: &ArtifactCache, wasm: &Path, digest: &str) -> Result<ArtifactSource, ModuleError> {
+    let compiler = Compiler::default();
+    let engine = compiler.engine(&GuestMemory::default(), u64::MAX, STACK_BYTES_ANY);
+    cache.load(&engine, compiler, digest, || Ok(read_module(wasm)?.0)).map(|(_, source)| source)
+}
+
+/// Compiled code doesn't depend on the size of the stack.
+const STACK_BYTES_ANY: usize = 1 << 20;
+
+/// The wasm bytes of a file, validated: what makes a module unusable is said before seconds go into compiling it.
+fn read_module(path: &Path) -> Result<(Vec<u8>, ModuleInfo), ModuleError> {
+    let source = std::fs::read(path).map_err(|error| ModuleError::Damaged(format!("{}: {error}", path.display())))?;
+    let wasm = module::to_wasm(&source)?;
+    let info = module::inspect(&wasm)?;
+    Ok((wasm, info))
 }
 
 fn check(info: &ModuleInfo, config: &GuestConfig) -> Result<Vec<crate::Call>, ModuleError> {

@@ -11,5 +11,5 @@ mod trap;
 pub use artifact::{ArtifactCache, ArtifactSource};
 pub use engine::{BuildInfo, Compiler, Instrument};
 pub use gate::Counters;
-pub use guest::{Ending, Finished, Guest, GuestConfig, Limits, Prepared};
+pub use guest::{Ending, Finished, Guest, GuestConfig, Limits, Prepared, compile};
 pub use module::{ModuleError, ModuleInfo, inspect, to_wasm};

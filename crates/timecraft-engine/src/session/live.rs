@@ -1,22 +1,20 @@
 //! Live runs, from the start or from where a log ends.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use timecraft_log::{LogConfig, LogReader, LogWriterHandle, RingWriter};
+use timecraft_log::{LogConfig, RingWriter};
 
+use super::throttle::Throttle;
 use super::{Replayed, Session, SessionError, Shared, kill_switch, lock, start};
 use crate::chaos::Chaos;
 use crate::clock::Clock;
 use crate::host::{Host, HostConfig};
-use crate::output::Output;
 use crate::recorder::{CALL_START, Head, Recorder, Sink};
-use crate::replayer::{Options, Replayer};
 use crate::runtime::{Finished, GuestConfig, Prepared};
 use crate::tracer::Tracer;
-use crate::{KillSwitch, System};
+use crate::System;
 
 /// How a run is recorded.
 #[derive(Debug)]
@@ -24,6 +22,8 @@ pub struct LogOptions {
     pub config: LogConfig,
     /// JSON; goes into the first record of each epoch.
     pub manifest: Vec<u8>,
+    /// Bound on what is recorded per second, bytes before compression; the guest is slowed down to it.
+    pub bytes_per_s_max: Option<u64>,
 }
 
 /// One live run.
@@ -49,31 +49,39 @@ pub fn run(config: RunConfig) -> Result<Session, SessionError> {
     let clock = Arc::clone(&config.host.clock);
     let host = Host::new(config.host, Arc::clone(&kill))?;
     let shared = Arc::new(Shared::default());
-    let ring = match config.log {
-        Some(options) => Some(open_log(options, &shared, &*clock, 0)?),
-        None => None,
+    let Some(options) = config.log else {
+        return match (config.chaos, config.trace) {
+            // What matters for speed is compiled for its exact type, here and below.
+            (None, None) => start(prepared, host, kill, shared, nothing_replayed),
+            (chaos, trace) => start(prepared, traced(unruly(host, chaos), trace), kill, shared, nothing_replayed),
+        };
     };
-    match (ring, config.chaos, config.trace) {
-        // The two that matter for speed are compiled for their exact types.
-        (None, None, None) => start(prepared, host, kill, shared, nothing_replayed),
-        (Some(ring), None, None) => {
-            let zero_ns = clock.monotonic_ns();
+    let bytes_per_s_max = options.bytes_per_s_max;
+    let ring = open_log(options, &shared, &*clock, 0)?;
+    let zero_ns = clock.monotonic_ns();
+    match (config.chaos, config.trace, bytes_per_s_max) {
+        (None, None, None) => {
             start(prepared, Recorder::new(host, ring, clock, zero_ns), kill, shared, nothing_replayed)
         }
-        (ring, chaos, trace) => {
-            let mut system: Box<dyn System> = Box::new(host);
-            if let Some((ratio, seed)) = chaos {
-                system = Box::new(Chaos::new(system, ratio, seed));
-            }
-            if let Some(ring) = ring {
-                let zero_ns = clock.monotonic_ns();
-                system = Box::new(Recorder::new(system, ring, Arc::clone(&clock), zero_ns));
-            }
-            if let Some(trace) = trace {
-                system = Box::new(Tracer::new(system, std::fs::File::from(trace)));
-            }
-            start(prepared, system, kill, shared, nothing_replayed)
+        (chaos, trace, bytes_per_s_max) => {
+            let sink = Throttle::new(ring, bytes_per_s_max.unwrap_or(u64::MAX), Arc::clone(&clock), Arc::clone(&kill));
+            let recorder = Recorder::new(unruly(host, chaos), sink, clock, zero_ns);
+            start(prepared, traced(recorder, trace), kill, shared, nothing_replayed)
         }
+    }
+}
+
+fn unruly(host: Host, chaos: Option<(f64, u64)>) -> Box<dyn System> {
+    match chaos {
+        Some((ratio, seed)) => Box::new(Chaos::new(host, ratio, seed)),
+        None => Box::new(host),
+    }
+}
+
+fn traced(system: impl System + 'static, trace: Option<OwnedFd>) -> Box<dyn System> {
+    match trace {
+        Some(trace) => Box::new(Tracer::new(system, std::fs::File::from(trace))),
+        None => Box::new(system),
     }
 }
 
@@ -82,7 +90,7 @@ fn nothing_replayed<S>(_system: S, _finished: &mut Finished) -> Replayed {
 }
 
 /// Opens the log for a new epoch and writes the epoch's first record.
-fn open_log(options: LogOptions, shared: &Shared, clock: &dyn Clock, time_ns: u64) -> Result<RingWriter, SessionError> {
+pub(super) fn open_log(options: LogOptions, shared: &Shared, clock: &dyn Clock, time_ns: u64) -> Result<RingWriter, SessionError> {
     let epoch = u64::from(options.config.epoch);
     let (mut ring, handle) = timecraft_log::start(options.config, Arc::new(AtomicBool::new(false)))?;
     let wall_ns = clock.realtime_ns().saturating_sub(time_ns);

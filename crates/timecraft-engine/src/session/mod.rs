@@ -3,6 +3,8 @@
 mod live;
 mod outcome;
 mod replay;
+mod resume;
+mod throttle;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,9 +12,10 @@ use std::time::Duration;
 
 use timecraft_log::{LogError, LogStats, LogWriterHandle};
 
-pub use live::{LogOptions, RunConfig, resume, run};
+pub use live::{LogOptions, RunConfig, run};
 pub use outcome::{Outcome, OutcomeKind};
 pub use replay::{ReplayConfig, replay};
+pub use resume::{ResumeConfig, resume};
 
 use crate::host::HostError;
 use crate::kill::KillSwitch;

@@ -1,0 +1,190 @@
+//! Logs: recovery, summary, records as text and output.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use pyo3::prelude::*;
+use timecraft_engine::calls::CALLS;
+use timecraft_engine::strace::{self, Timestamps};
+use timecraft_engine::view::{self, LogView, TraceOptions};
+use timecraft_engine::{End, Kill};
+
+use crate::error;
+
+#[pyclass(frozen, module = "timecraftd._native")]
+pub(crate) struct RecoveryReport(timecraft_log::RecoveryReport);
+
+#[pymethods]
+impl RecoveryReport {
+    #[getter]
+    fn records_recovered(&self) -> u64 {
+        self.0.records_from_ring
+    }
+
+    #[getter]
+    fn bytes_cut(&self) -> u64 {
+        self.0.bytes_cut
+    }
+
+    #[getter]
+    fn last_seq(&self) -> Option<u64> {
+        self.0.last_seq
+    }
+
+    #[getter]
+    fn ended(&self) -> bool {
+        self.0.ended
+    }
+}
+
+#[pyfunction]
+pub(crate) fn recover_log(py: Python<'_>, log_dir: PathBuf) -> PyResult<RecoveryReport> {
+    let report = py.detach(|| timecraft_log::recover(&log_dir));
+    report.map(RecoveryReport).map_err(|error| error::log(&error))
+}
+
+#[pyclass(frozen, module = "timecraftd._native")]
+pub(crate) struct LogInfo(view::LogSummary);
+
+#[pymethods]
+impl LogInfo {
+    #[getter]
+    fn records(&self) -> u64 {
+        self.0.records
+    }
+
+    #[getter]
+    fn last_seq(&self) -> Option<u64> {
+        self.0.last_seq
+    }
+
+    #[getter]
+    fn segments(&self) -> u64 {
+        self.0.segments
+    }
+
+    #[getter]
+    fn blocks(&self) -> u64 {
+        self.0.blocks
+    }
+
+    #[getter]
+    fn bytes_stored(&self) -> u64 {
+        self.0.bytes_stored
+    }
+
+    #[getter]
+    fn bytes_raw(&self) -> u64 {
+        self.0.bytes_raw
+    }
+
+    #[getter]
+    fn start_unix_ns(&self) -> u64 {
+        self.0.start_unix_ns
+    }
+
+    #[getter]
+    fn last_time_ns(&self) -> u64 {
+        self.0.last_time_ns
+    }
+
+    #[getter]
+    fn epochs(&self) -> u64 {
+        self.0.epochs
+    }
+
+    #[getter]
+    fn end(&self) -> Option<(&'static str, u32, String)> {
+        self.0.end.as_ref().map(|end| match end {
+            End::Exit(code) => ("exit", *code, String::new()),
+            End::Trap { message } => ("trap", 134, message.clone()),
+            End::Killed(Kill::Signal(signal)) => {
+                ("killed", 128 + u32::from(*signal), format!("killed by signal {signal}"))
+            }
+            End::Killed(Kill::Limit(reason)) => ("limit", 137, reason.clone()),
+        })
+    }
+
+    #[getter]
+    fn incomplete_from(&self) -> Option<u64> {
+        self.0.incomplete_from
+    }
+}
+
+#[pyfunction]
+pub(crate) fn log_info(py: Python<'_>, log_dir: PathBuf) -> PyResult<LogInfo> {
+    py.detach(|| view::summarize(&log_dir)).map(LogInfo).map_err(|error| error::log(&error))
+}
+
+#[pyclass(frozen, module = "timecraftd._native")]
+pub(crate) struct LogReader(Mutex<LogView>);
+
+impl LogReader {
+    fn with<T: Send>(
+        &self,
+        py: Python<'_>,
+        read: impl FnOnce(&mut LogView) -> Result<T, timecraft_log::LogError> + Send,
+    ) -> PyResult<T> {
+        let result = py.detach(|| read(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)));
+        result.map_err(|error| error::log(&error))
+    }
+}
+
+#[pymethods]
+impl LogReader {
+    #[new]
+    fn new(py: Python<'_>, log_dir: PathBuf) -> PyResult<Self> {
+        let view = py.detach(|| LogView::open(&log_dir)).map_err(|error| error::log(&error))?;
+        Ok(LogReader(Mutex::new(view)))
+    }
+
+    fn seek_seq(&self, py: Python<'_>, seq: u64) -> PyResult<()> {
+        self.with(py, |view| view.reader().seek(seq))
+    }
+
+    fn seek_time(&self, py: Python<'_>, time_ns: u64) -> PyResult<()> {
+        self.with(py, |view| view.reader().seek_time(time_ns))
+    }
+
+    #[pyo3(signature = (records_max, *, json=false, string_bytes_max=32, timestamps="relative", calls=vec![],
+        until_time_ns=None))]
+    #[allow(clippy::too_many_arguments)] // Python's keyword arguments
+    fn trace(
+        &self,
+        py: Python<'_>,
+        records_max: usize,
+        json: bool,
+        string_bytes_max: usize,
+        timestamps: &str,
+        calls: Vec<Cow<'_, str>>,
+        until_time_ns: Option<u64>,
+    ) -> PyResult<Vec<String>> {
+        let mut strace = strace::Options { string_bytes_max, ..strace::Options::default() };
+        let mut absolute = false;
+        match timestamps {
+            "none" => {}
+            "relative" => strace.timestamps = Timestamps::Relative,
+            "absolute" => absolute = true,
+            other => return Err(error::argument(format!("unknown timestamps {other:?}"))),
+        }
+        let calls = calls.iter().map(|name| call_id(name)).collect::<PyResult<_>>()?;
+        let options = TraceOptions { json, strace, absolute, calls, until_time_ns };
+        self.with(py, |view| view.trace(records_max, &options))
+    }
+
+    fn output(&self, py: Python<'_>, bytes_max: usize) -> PyResult<Vec<(u64, u8, Cow<'static, [u8]>)>> {
+        let pieces = self.with(py, |view| view.output(bytes_max))?;
+        Ok(pieces.into_iter().map(|(time_ns, stream, bytes)| (time_ns, stream, Cow::Owned(bytes))).collect())
+    }
+
+    #[getter]
+    fn ended(&self, py: Python<'_>) -> PyResult<bool> {
+        self.with(py, |view| Ok(view.ended()))
+    }
+}
+
+fn call_id(name: &str) -> PyResult<u16> {
+    let spec = CALLS.iter().find(|spec| spec.name == name);
+    spec.map(|spec| spec.call as u16).ok_or_else(|| error::argument(format!("no host call is named {name:?}")))
+}

@@ -15,6 +15,8 @@ pub mod recorder;
 pub mod replayer;
 pub mod restore;
 pub mod resumer;
+#[cfg(feature = "runtime")]
+pub mod runtime;
 pub mod shadow;
 pub mod strace;
 pub mod system;
@@ -24,4 +26,4 @@ pub use abi::Errno;
 pub use calls::Call;
 pub use kill::KillSwitch;
 pub use memory::Memory;
-pub use system::{Halt, Kill, System};
+pub use system::{End, Halt, Kill, System};

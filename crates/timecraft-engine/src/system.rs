@@ -24,6 +24,18 @@ pub enum Kill {
     Limit(String),
 }
 
+/// How a process ended, for good: the last thing that passes the gate. A log without it belongs to a process that
+/// lives, or whose host died.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The guest called `proc_exit`, or returned (code 0).
+    Exit(u32),
+    /// The guest trapped; the message has its backtrace, a frame a line.
+    Trap { message: String },
+    /// Somebody outside ended it.
+    Killed(Kill),
+}
+
 /// Everything that a guest can reach.
 ///
 /// There is one method and not one a call: a host call is data (an id, raw arguments, and the guest memory that it
@@ -40,10 +52,22 @@ pub trait System: Send {
     /// # Errors
     /// [`Halt`] ends the guest: nothing returns to it.
     fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt>;
+
+    /// Learns how the process ended; no call comes after. Decorators pass it on to what they decorate.
+    ///
+    /// # Errors
+    /// [`Halt::Log`] if the end can't be recorded, [`Halt::Replay`] if it isn't the recorded end.
+    fn end(&mut self, _end: &End) -> Result<(), Halt> {
+        Ok(())
+    }
 }
 
 impl<S: System + ?Sized> System for Box<S> {
     fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt> {
         (**self).call(call, args, memory)
+    }
+
+    fn end(&mut self, end: &End) -> Result<(), Halt> {
+        (**self).end(end)
     }
 }

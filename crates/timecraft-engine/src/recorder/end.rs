@@ -3,18 +3,7 @@
 use std::fmt;
 
 use super::record::{CALL_END, Head, Record, Sink, SinkError};
-use crate::system::Kill;
-
-/// The end of a process. A log without one belongs to a process that lives, or whose host died.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The guest called `proc_exit`, or returned (code 0).
-    Exit(u32),
-    /// The guest trapped; the message has its backtrace.
-    Trap { message: String },
-    /// Somebody outside ended it.
-    Killed(Kill),
-}
+use crate::system::{End, Kill};
 
 /// Kinds on the wire: part of the log format.
 const EXIT: u64 = 0;

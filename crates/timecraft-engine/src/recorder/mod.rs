@@ -9,7 +9,7 @@ mod record;
 use std::fmt;
 use std::sync::Arc;
 
-pub use end::End;
+pub use crate::system::End;
 pub use record::{
     CALL_END, CALL_START, CONTROL_BASE, Head, MemorySink, MemorySource, OwnedRecord, Record, Sink, SinkError, Source,
     SourceError,
@@ -48,15 +48,6 @@ impl<S: System, W: Sink> Recorder<S, W> {
         &mut self.sink
     }
 
-    /// Appends the record of the process's end.
-    ///
-    /// # Errors
-    /// Those of the sink.
-    pub fn end(&mut self, end: &End) -> Result<u64, SinkError> {
-        let time_ns = self.timeline.now_ns();
-        end.append_to(&mut self.sink, time_ns)
-    }
-
     /// Takes the recorder apart.
     pub fn into_parts(self) -> (S, W) {
         (self.inner, self.sink)
@@ -78,6 +69,12 @@ impl<S: System, W: Sink> System for Recorder<S, W> {
             Ok(_) => outcome,
             Err(error) => Err(Halt::Log(error.0)),
         }
+    }
+
+    fn end(&mut self, end: &End) -> Result<(), Halt> {
+        self.inner.end(end)?;
+        let time_ns = self.timeline.now_ns();
+        end.append_to(&mut self.sink, time_ns).map(|_| ()).map_err(|error| Halt::Log(error.0))
     }
 }
 

@@ -220,6 +220,13 @@ impl<R: Source> System for Replayer<R> {
             }
         }
     }
+
+    fn end(&mut self, end: &End) -> Result<(), Halt> {
+        match self.finish(end) {
+            ReplayEnd::Complete(_) => Ok(()),
+            _ => Err(Halt::Replay),
+        }
+    }
 }
 
 /// What the next record means for a call.

@@ -1,0 +1,125 @@
+# The only task runner. `make help` lists the targets; each does all its own set-up.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+INSTALLED := .venv/.installed
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
+
+# ---- build
+
+.PHONY: build
+build: tools ## set up .venv and build the extension into it; leaves .venv/bin/timecraft
+	@# Cargo decides whether there is anything to compile: about a second if not.
+	@if [ $(INSTALLED) -nt pyproject.toml ] && [ $(INSTALLED) -nt constraints.txt ] && [ $(INSTALLED) -nt Cargo.toml ]; then \
+	  $(BIN)/maturin develop --skip-install --quiet >/dev/null; \
+	else \
+	  echo 'building the extension and installing it with its dependencies (the first time takes minutes)'; \
+	  PIP_QUIET=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/maturin develop --extras dev && touch $(INSTALLED); \
+	fi
+
+.PHONY: tools
+tools: $(BIN)/maturin
+
+$(BIN)/maturin:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@command -v cargo >/dev/null || { echo 'cargo is not installed: https://rustup.rs' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt 'maturin>=1.9.4,<2'
+
+.PHONY: guests
+guests: tools ## build the Go guests of the tests and benchmarks
+	@$(BIN)/python scripts/build_guests.py --quiet
+
+# ---- use
+
+.PHONY: demo
+demo: build ## record a Go program, look at its log, replay it
+	@$(BIN)/python scripts/build_guests.py --only demo
+	@$(BIN)/python scripts/demo.py
+
+# ---- test
+
+.PHONY: test
+test: build guests lint-fast test-rust test-python ## everything that must pass; what CI runs
+
+.PHONY: test-rust
+test-rust: tools ## the crates' tests
+	@# timecraft-py is glue: its tests are Python's (tests/test_tidy.py holds that).
+	cargo test --workspace --exclude timecraft-py --locked --quiet
+
+.PHONY: test-python
+test-python: build guests ## pytest; choose with ARGS='-k name'
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: conformance
+conformance: build ## run a wasi-testsuite folder recorded, then replayed: SUITE=DIR
+	@[ -n '$(SUITE)' ] || { echo 'usage: make conformance SUITE=DIR' >&2; exit 2; }
+	@$(BIN)/python tests/conformance/run.py --timecraft $(BIN)/timecraft -j 2 '$(SUITE)'
+
+.PHONY: soak
+soak: build guests ## tests that take long: crash recovery and resume at many points
+	$(BIN)/pytest -m soak --timeout 3600 $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## fuzz for SECONDS=60 per target without nightly; see fuzz/README.md for cargo-fuzz
+	cargo run --quiet --manifest-path fuzz/Cargo.toml --target-dir $(CARGO_TARGET_DIR) -- --seconds $(or $(SECONDS),60)
+
+.PHONY: bench
+bench: build ## measure; results go to benchmarks/results
+	@$(BIN)/python scripts/build_guests.py --only bench --quiet
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+# ---- lint
+
+.PHONY: lint
+lint: lint-fast clippy deny ## all static checks
+
+.PHONY: lint-fast
+lint-fast: build ## the static checks that take seconds: ruff, mypy, stubtest, import-linter, rustfmt
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest timecraftd._native
+	$(BIN)/lint-imports --no-cache | tail -n 3
+	cargo fmt --all --check
+
+.PHONY: clippy
+clippy: tools ## clippy, pedantic, on all targets
+	@# A target directory of its own: other settings of pyo3's build than maturin's would have both build it each time.
+	PYO3_BUILD_EXTENSION_MODULE=1 cargo clippy --target-dir $(CARGO_TARGET_DIR)/lint --workspace --all-targets --locked --quiet -- -D warnings
+
+.PHONY: deny
+deny: ## licences, advisories and sources of the Rust dependencies, by cargo-deny if it is installed
+	@if command -v cargo-deny >/dev/null; then cargo deny --log-level warn check; \
+	else echo 'NOT CHECKED: cargo-deny is not installed (cargo install --locked cargo-deny)' >&2; fi
+
+.PHONY: format
+format: tools ## format Python and Rust
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format --quiet
+	cargo fmt --all
+
+# ---- publish
+
+.PHONY: wheel
+wheel: build ## build the optimised wheel into dist/, install it in a clean environment and run a guest with it
+	@$(BIN)/python scripts/wheel.py
+
+.PHONY: constraints
+constraints: build ## write constraints.txt anew from what .venv holds
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable; } > .constraints.new
+	@mv .constraints.new constraints.txt
+
+.PHONY: clean
+clean: ## remove everything that was built
+	rm -rf .venv target dist demo-state tests/guests/build benchmarks/guests/build timecraftd/_native*.so
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

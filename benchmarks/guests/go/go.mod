@@ -1,0 +1,3 @@
+module benchguests
+
+go 1.24

@@ -1,0 +1,104 @@
+//! What a guest is given: everything that is not in here does not exist for it.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::clock::{Clock, Random, SystemClock, SystemRandom};
+
+/// The guest's world at its start. The default is empty: no arguments, no environment, no directory, null streams.
+pub struct HostConfig {
+    pub args: Vec<Vec<u8>>,
+    /// `KEY=VALUE` each.
+    pub env: Vec<Vec<u8>>,
+    /// Directories, which become descriptors 3 and up in this order.
+    pub mounts: Vec<Mount>,
+    pub stdin: Stdio,
+    pub stdout: Stdio,
+    pub stderr: Stdio,
+    pub limits: HostLimits,
+    pub clock: Arc<dyn Clock>,
+    pub random: Box<dyn Random>,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        HostConfig {
+            args: Vec::new(),
+            env: Vec::new(),
+            mounts: Vec::new(),
+            stdin: Stdio::Null,
+            stdout: Stdio::Null,
+            stderr: Stdio::Null,
+            limits: HostLimits::default(),
+            clock: Arc::new(SystemClock),
+            random: Box::new(SystemRandom),
+        }
+    }
+}
+
+impl fmt::Debug for HostConfig {
+    /// Without the values of the environment, which may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostConfig")
+            .field("args", &self.args.len())
+            .field("env", &self.env.len())
+            .field("mounts", &self.mounts)
+            .field("stdin", &self.stdin)
+            .field("stdout", &self.stdout)
+            .field("stderr", &self.stderr)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A host directory that the guest sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    pub host: PathBuf,
+    /// Its name for the guest, as its libc's preopens show it.
+    pub guest: String,
+    pub read_only: bool,
+}
+
+/// Where a standard stream leads.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Reads end at once, writes vanish.
+    Null,
+    /// Attached, piped or captured: all are descriptors. A terminal is detected.
+    Descriptor(OwnedFd),
+}
+
+/// Limits of one guest on what its host keeps for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostLimits {
+    /// Open descriptors, preopened ones included.
+    pub open_files: u32,
+    /// Bytes by which the guest may grow files in its mounts, in all.
+    pub disk_bytes: Option<u64>,
+}
+
+impl Default for HostLimits {
+    fn default() -> Self {
+        HostLimits { open_files: 1024, disk_bytes: None }
+    }
+}
+
+/// Why a host can't be made, or can't take over from a replay.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("mount \"{}\": {reason}: {next}", host.display())]
+    Mount { host: PathBuf, reason: String, next: &'static str },
+    #[error("{what}: contains a NUL byte, which a guest can't be given: remove it")]
+    Nul { what: String },
+    #[error("{what}: {bytes} bytes, the limit is {limit} bytes: pass less, or a file")]
+    TooLong { what: &'static str, bytes: usize, limit: usize },
+    #[error("open files: the limit of {limit} is below the {needed} that streams and mounts take: raise it")]
+    OpenFiles { limit: u32, needed: usize },
+    #[error("{what}: {source}: {next}")]
+    System { what: String, source: std::io::Error, next: &'static str },
+    #[error("descriptor {fd}, {path}: {reason}: {next}")]
+    Restore { fd: u32, path: String, reason: String, next: &'static str },
+}

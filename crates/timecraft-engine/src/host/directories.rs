@@ -1,0 +1,14 @@
+//! Directories.
+
+use super::arguments::Arguments;
+use super::{Host, Outcome};
+use crate::{Errno, Memory};
+
+impl Host {
+    pub(super) fn fd_readdir(&mut self, _args: Arguments<'_>, _memory: &mut Memory<'_>) -> Outcome {
+        Err(Errno::Nosys.into())
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Listing;

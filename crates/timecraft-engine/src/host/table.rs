@@ -1,0 +1,148 @@
+//! The guest's descriptors.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::directories::Listing;
+use super::streams::Stream;
+use crate::Errno;
+
+/// What a descriptor refers to. Sockets will be a kind of their own.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// Standard stream: a descriptor from outside, of any type.
+    Stream(Stream),
+    Directory(Directory),
+    File(OpenFile),
+}
+
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub fd: OwnedFd,
+    /// Index into the host's mounts.
+    pub mount: usize,
+    /// Whether it is the mount's root as given at the start, which `fd_prestat_get` names.
+    pub preopen: bool,
+    /// What `fd_readdir` walks through: the directory as it was when cookie 0 was asked for.
+    pub listing: Option<Listing>,
+}
+
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub fd: OwnedFd,
+    /// Index into the host's mounts.
+    pub mount: usize,
+    pub filetype: u8,
+    /// Whether the kernel lets it be written.
+    pub writable: bool,
+}
+
+/// One descriptor.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub kind: Kind,
+    pub rights_base: u64,
+    pub rights_inheriting: u64,
+    /// `abi::fdflags`.
+    pub flags: u16,
+}
+
+impl Entry {
+    /// The kernel's descriptor.
+    #[inline]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        match &self.kind {
+            Kind::Stream(stream) => stream.fd(),
+            Kind::Directory(directory) => directory.fd.as_fd(),
+            Kind::File(file) => file.fd.as_fd(),
+        }
+    }
+
+    /// Fails unless the descriptor has all of the rights.
+    #[inline]
+    pub fn require(&self, rights: u64) -> Result<(), Errno> {
+        if self.rights_base & rights == rights { Ok(()) } else { Err(Errno::Notcapable) }
+    }
+}
+
+/// Descriptors by number. A new one takes the lowest free number, as POSIX has it and guests rely on.
+#[derive(Debug)]
+pub(super) struct Table {
+    slots: Vec<Option<Entry>>,
+    /// No slot below is free.
+    lowest_free: usize,
+    open: usize,
+    open_max: usize,
+}
+
+impl Table {
+    pub fn new(open_max: u32) -> Self {
+        Table { slots: Vec::new(), lowest_free: 0, open: 0, open_max: open_max as usize }
+    }
+
+    #[inline]
+    pub fn get(&self, fd: u32) -> Result<&Entry, Errno> {
+        self.slots.get(fd as usize).and_then(Option::as_ref).ok_or(Errno::Badf)
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, fd: u32) -> Result<&mut Entry, Errno> {
+        self.slots.get_mut(fd as usize).and_then(Option::as_mut).ok_or(Errno::Badf)
+    }
+
+    /// Fails if no further descriptor may be opened. To be asked before the effect that makes one.
+    pub fn check_room(&self) -> Result<(), Errno> {
+        if self.open < self.open_max { Ok(()) } else { Err(Errno::Mfile) }
+    }
+
+    pub fn insert(&mut self, entry: Entry) -> Result<u32, Errno> {
+        self.check_room()?;
+        let fd = (self.lowest_free..self.slots.len()).find(|&fd| self.slots[fd].is_none());
+        let fd = fd.unwrap_or(self.slots.len());
+        if fd == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[fd] = Some(entry);
+        self.open += 1;
+        self.lowest_free = fd + 1;
+        Ok(fd as u32)
+    }
+
+    /// Puts a descriptor at a number of choice, which must be free.
+    pub fn insert_at(&mut self, fd: u32, entry: Entry) -> Result<(), Errno> {
+        self.check_room()?;
+        let fd = fd as usize;
+        if fd >= self.slots.len() {
+            self.slots.resize_with(fd + 1, || None);
+        }
+        if self.slots[fd].is_some() {
+            return Err(Errno::Exist);
+        }
+        self.slots[fd] = Some(entry);
+        self.open += 1;
+        Ok(())
+    }
+
+    pub fn remove(&mut self, fd: u32) -> Result<Entry, Errno> {
+        let entry = self.slots.get_mut(fd as usize).and_then(Option::take).ok_or(Errno::Badf)?;
+        self.open -= 1;
+        self.lowest_free = self.lowest_free.min(fd as usize);
+        Ok(entry)
+    }
+
+    /// Moves a descriptor over another, which is closed. Both must be open.
+    pub fn renumber(&mut self, from: u32, to: u32) -> Result<(), Errno> {
+        self.get(from)?;
+        self.get(to)?;
+        if from != to {
+            let entry = self.remove(from)?;
+            self.slots[to as usize] = Some(entry);
+            self.open -= 1;
+            self.open += 1;
+        }
+        Ok(())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Entry)> {
+        self.slots.iter().enumerate().filter_map(|(fd, slot)| slot.as_ref().map(|entry| (fd as u32, entry)))
+    }
+}

@@ -1,0 +1,1 @@
+//! Host calls, driven as a guest would.

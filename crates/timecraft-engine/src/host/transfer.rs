@@ -1,0 +1,217 @@
+//! Reads and writes.
+
+use rustix::io::Errno as Os;
+
+use super::arguments::Arguments;
+use super::quota::Quota;
+use super::table::{Entry, Kind, OpenFile};
+use super::{Host, Outcome, Scratch, Stop};
+use crate::abi::{fdflags, rights, size};
+use crate::memory::Region;
+use crate::{Errno, KillSwitch, Memory};
+
+/// One read or write, bytes. Short counts are legal, and bound what a single call keeps busy and what its record holds.
+pub(super) const TRANSFER_BYTES_MAX: u32 = 1 << 20;
+/// Buffers in one scatter or gather list, as Linux has it (`IOV_MAX`).
+const IOVECS_MAX: u32 = 1024;
+
+/// The guest's list of buffers, cut to [`TRANSFER_BYTES_MAX`] in all. All are checked, those beyond the cut too.
+pub(super) fn iovecs(ptr: u32, count: u32, memory: &mut Memory<'_>, regions: &mut Vec<Region>) -> Result<u32, Errno> {
+    if count > IOVECS_MAX {
+        return Err(Errno::Inval);
+    }
+    regions.clear();
+    let mut total = 0;
+    let list = memory.sent(ptr, count * size::IOVEC)?;
+    regions.extend(list.chunks_exact(size::IOVEC as usize).map(|iovec| Region {
+        ptr: u32::from_le_bytes([iovec[0], iovec[1], iovec[2], iovec[3]]),
+        len: u32::from_le_bytes([iovec[4], iovec[5], iovec[6], iovec[7]]),
+    }));
+    for region in regions {
+        memory.check(region.ptr, region.len)?;
+        region.len = region.len.min(TRANSFER_BYTES_MAX - total);
+        total += region.len;
+    }
+    Ok(total)
+}
+
+/// Hands the guest's bytes to `write` in one piece, noted as sent.
+pub(super) fn gather<T>(
+    memory: &mut Memory<'_>,
+    scratch: &mut Scratch,
+    write: impl FnOnce(&[u8]) -> Result<T, Stop>,
+) -> Result<T, Stop> {
+    match scratch.regions[..] {
+        [] => write(&[]),
+        [one] => write(memory.sent(one.ptr, one.len)?),
+        ref several => {
+            scratch.bytes.clear();
+            for region in several.iter().filter(|region| region.len > 0) {
+                scratch.bytes.extend_from_slice(memory.sent(region.ptr, region.len)?);
+            }
+            write(&scratch.bytes)
+        }
+    }
+}
+
+/// Has `read` fill the guest's buffers; it says how many bytes it has filled.
+pub(super) fn scatter(
+    memory: &mut Memory<'_>,
+    scratch: &mut Scratch,
+    total: u32,
+    read: impl FnOnce(&mut [u8]) -> Result<usize, Stop>,
+) -> Result<u32, Stop> {
+    match scratch.regions[..] {
+        [] => Ok(read(&mut [])? as u32),
+        [one] => {
+            let count = read(memory.buffer(one.ptr, one.len)?)? as u32;
+            memory.filled(one.ptr, count);
+            Ok(count)
+        }
+        ref several => {
+            if scratch.bytes.len() < total as usize {
+                scratch.bytes.resize(total as usize, 0);
+            }
+            let count = read(&mut scratch.bytes[..total as usize])?;
+            let mut rest = &scratch.bytes[..count];
+            for region in several {
+                let (head, tail) = rest.split_at(rest.len().min(region.len as usize));
+                memory.write(region.ptr, head)?;
+                rest = tail;
+            }
+            Ok(count as u32)
+        }
+    }
+}
+
+impl Host {
+    pub(super) fn fd_read(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
+        memory.check(args.u32(3), 4)?;
+        let entry = self.table.get(args.u32(0))?;
+        entry.require_readable(rights::FD_READ)?;
+        let total = iovecs(args.u32(1), args.u32(2), memory, &mut self.scratch.regions)?;
+        let kill = &self.kill;
+        let count = scatter(memory, &mut self.scratch, total, |bytes| entry.read(bytes, kill))?;
+        memory.write_u32(args.u32(3), count)?;
+        Ok(())
+    }
+
+    pub(super) fn fd_pread(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
+        memory.check(args.u32(4), 4)?;
+        let entry = self.table.get(args.u32(0))?;
+        entry.require_readable(rights::FD_READ | rights::FD_SEEK)?;
+        let offset = file_offset(args.u64(3))?;
+        let total = iovecs(args.u32(1), args.u32(2), memory, &mut self.scratch.regions)?;
+        let count = scatter(memory, &mut self.scratch, total, |bytes| {
+            Ok(retry(|| rustix::io::pread(entry.fd(), &mut *bytes, offset))?)
+        })?;
+        memory.write_u32(args.u32(4), count)?;
+        Ok(())
+    }
+
+    pub(super) fn fd_write(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
+        memory.check(args.u32(3), 4)?;
+        let fd = args.u32(0);
+        let entry = self.table.get(fd)?;
+        entry.require_writable(rights::FD_WRITE)?;
+        iovecs(args.u32(1), args.u32(2), memory, &mut self.scratch.regions)?;
+        let (kill, quota, resumption) = (&self.kill, &mut self.quota, &mut self.resumption);
+        let count = gather(memory, &mut self.scratch, |bytes| {
+            if !resumption.is_over() && entry.flags & fdflags::APPEND != 0 {
+                let done = resumption.append_done(fd, entry.fd(), bytes)?;
+                return Ok(done + entry.write(&bytes[done..], kill, quota)?);
+            }
+            entry.write(bytes, kill, quota)
+        })?;
+        memory.write_u32(args.u32(3), count as u32)?;
+        Ok(())
+    }
+
+    pub(super) fn fd_pwrite(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
+        memory.check(args.u32(4), 4)?;
+        let entry = self.table.get(args.u32(0))?;
+        entry.require_writable(rights::FD_WRITE | rights::FD_SEEK)?;
+        let offset = file_offset(args.u64(3))?;
+        iovecs(args.u32(1), args.u32(2), memory, &mut self.scratch.regions)?;
+        let quota = &mut self.quota;
+        let count = gather(memory, &mut self.scratch, |bytes| {
+            let put = || Ok(retry(|| rustix::io::pwrite(entry.fd(), bytes, offset))?);
+            match &entry.kind {
+                Kind::File(file) => file.growing(quota, entry.flags, Some(offset), bytes.len(), put),
+                _ => put(),
+            }
+        })?;
+        memory.write_u32(args.u32(4), count as u32)?;
+        Ok(())
+    }
+}
+
+/// An offset that the kernel takes (it has it signed).
+pub(super) fn file_offset(offset: u64) -> Result<u64, Errno> {
+    if i64::try_from(offset).is_ok() { Ok(offset) } else { Err(Errno::Inval) }
+}
+
+/// Does it again as long as a signal to this process gets in the way, which is no business of the guest.
+pub(super) fn retry<T>(mut operation: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match operation() {
+            Err(Os::INTR) => {}
+            done => return done,
+        }
+    }
+}
+
+impl Entry {
+    /// Rights and kind for reading bytes. The kind comes first: a directory is no file, whatever its rights.
+    fn require_readable(&self, rights: u64) -> Result<(), Errno> {
+        if matches!(self.kind, Kind::Directory(_)) { Err(Errno::Isdir) } else { self.require(rights) }
+    }
+
+    /// Rights and kind for writing bytes.
+    fn require_writable(&self, rights: u64) -> Result<(), Errno> {
+        if matches!(self.kind, Kind::Directory(_)) { Err(Errno::Badf) } else { self.require(rights) }
+    }
+
+    fn read(&self, bytes: &mut [u8], kill: &KillSwitch) -> Result<usize, Stop> {
+        match &self.kind {
+            Kind::Stream(stream) => stream.read(bytes, self.flags & fdflags::NONBLOCK != 0, kill),
+            _ => Ok(retry(|| rustix::io::read(self.fd(), &mut *bytes))?),
+        }
+    }
+
+    fn write(&self, bytes: &[u8], kill: &KillSwitch, quota: &mut Quota) -> Result<usize, Stop> {
+        match &self.kind {
+            Kind::Stream(stream) => stream.write(bytes, self.flags & fdflags::NONBLOCK != 0, kill),
+            Kind::Directory(_) => Err(Errno::Badf.into()),
+            Kind::File(file) => {
+                file.growing(quota, self.flags, None, bytes.len(), || Ok(retry(|| rustix::io::write(&file.fd, bytes))?))
+            }
+        }
+    }
+}
+
+impl OpenFile {
+    /// Writes by `put` under the quota: `bytes` at `offset`, or where the file stands.
+    fn growing(
+        &self,
+        quota: &mut Quota,
+        flags: u16,
+        offset: Option<u64>,
+        bytes: usize,
+        put: impl FnOnce() -> Result<usize, Stop>,
+    ) -> Result<usize, Stop> {
+        if !quota.is_limited() {
+            return put();
+        }
+        let before = rustix::fs::fstat(&self.fd)?.st_size as u64;
+        let start = match offset {
+            _ if flags & fdflags::APPEND != 0 => before,
+            Some(offset) => offset,
+            None => rustix::fs::tell(&self.fd)?,
+        };
+        quota.check(start.saturating_add(bytes as u64).saturating_sub(before))?;
+        let count = put()?;
+        quota.charge(start.saturating_add(count as u64).saturating_sub(before));
+        Ok(count)
+    }
+}

@@ -1,0 +1,134 @@
+//! The cache of machine code: one file per module and compiler, safe to share between processes.
+//!
+//! Machine code from the cache is executed without further checks, so the directory must be the user's own (it is made
+//! with mode 0700), and each file carries a checksum: a damaged one is compiled anew.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
+use wasmer::{Engine, Module};
+
+use super::engine::Compiler;
+use super::module::ModuleError;
+
+const MAGIC: &[u8; 8] = b"TCMC\x01\0\0\0";
+/// Magic, CRC-32C of the body, padding. A multiple of 16 because the body's structures are read in place.
+const HEADER_BYTES: usize = 16;
+
+/// Where a module's machine code came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArtifactSource {
+    Cached,
+    Compiled,
+    /// The cached file was damaged.
+    Recompiled,
+}
+
+/// A directory of artifacts with a bound on its size.
+#[derive(Clone, Debug)]
+pub struct ArtifactCache {
+    dir: PathBuf,
+    bytes_max: u64,
+}
+
+impl ArtifactCache {
+    /// A cache in `dir`, made when first needed, of at most `bytes_max` bytes: beyond, the files not used for longest go.
+    pub fn new(dir: impl Into<PathBuf>, bytes_max: u64) -> Self {
+        ArtifactCache { dir: dir.into(), bytes_max }
+    }
+
+    /// Loads the machine code of a module, compiling it if need be. `digest` is the SHA-256 of `wasm`, hex; `wasm` is
+    /// only called for when there is something to compile.
+    ///
+    /// # Errors
+    /// [`ModuleError::Compile`]. A cache that can't be written costs speed only, and is no error.
+    pub(super) fn load(
+        &self,
+        engine: &Engine,
+        compiler: Compiler,
+        digest: &str,
+        wasm: impl FnOnce() -> Result<Vec<u8>, ModuleError>,
+    ) -> Result<(Module, ArtifactSource), ModuleError> {
+        let path = self.path(compiler, digest);
+        let mut source = ArtifactSource::Compiled;
+        match fs::read(&path) {
+            Ok(bytes) => {
+                if let Some(module) = deserialize(engine, &bytes) {
+                    // The time of last use is what eviction goes by.
+                    let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+                    return Ok((module, ArtifactSource::Cached));
+                }
+                source = ArtifactSource::Recompiled;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => source = ArtifactSource::Recompiled,
+        }
+        let module = Module::from_binary(engine, &wasm()?).map_err(|error| ModuleError::Compile(error.to_string()))?;
+        if let Ok(body) = module.serialize() {
+            let _ = self.store(&path, &body);
+        }
+        Ok((module, source))
+    }
+
+    fn path(&self, compiler: Compiler, digest: &str) -> PathBuf {
+        let mut hash = Sha256::new();
+        hash.update(compiler.key());
+        let key: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        self.dir.join(format!("{digest}-{key}.artifact"))
+    }
+
+    /// Writes beside and renames: readers see the whole file or none, and of two writers the last wins.
+    fn store(&self, path: &Path, body: &[u8]) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+        let written = File::create(&temporary).and_then(|mut file| {
+            file.write_all(MAGIC)?;
+            file.write_all(&crc32c::crc32c(body).to_le_bytes())?;
+            file.write_all(&[0; 4])?;
+            file.write_all(body)
+        });
+        if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
+        self.evict(path)
+    }
+
+    fn evict(&self, keep: &Path) -> io::Result<()> {
+        let mut files: Vec<(SystemTime, u64, PathBuf)> = fs::read_dir(&self.dir)?
+            .flatten()
+            .filter_map(|entry| {
+                let metadata = entry.metadata().ok()?;
+                Some((metadata.modified().ok()?, metadata.len(), entry.path()))
+            })
+            .collect();
+        files.sort();
+        let mut total: u64 = files.iter().map(|(_, len, _)| len).sum();
+        for (_, len, path) in files {
+            if total <= self.bytes_max {
+                break;
+            }
+            if path != keep && fs::remove_file(&path).is_ok() {
+                total -= len;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[allow(unsafe_code)]
+fn deserialize(engine: &Engine, bytes: &[u8]) -> Option<Module> {
+    let header = bytes.get(..HEADER_BYTES)?;
+    let body = &bytes[HEADER_BYTES..];
+    let sum = u32::from_le_bytes(header[8..12].try_into().ok()?);
+    if &header[..8] != MAGIC || crc32c::crc32c(body) != sum {
+        return None;
+    }
+    // SAFETY: the body is what this engine's `serialize` returned: the name holds the digest of module, engine and
+    // flags, the checksum was right, and the directory is writable by its owner alone.
+    unsafe { Module::deserialize_unchecked(engine, body) }.ok()
+}

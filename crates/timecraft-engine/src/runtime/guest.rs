@@ -1,0 +1,370 @@
+//! One guest, on its own thread.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+use wasmer::{ExternType, Instance, Module, RuntimeError, Store};
+use wasmer_vm::interrupt_registry;
+
+use super::artifact::{ArtifactCache, ArtifactSource};
+use super::engine::{Compiler, GuestMemory};
+use super::gate::{self, Counters, Gate, Halted};
+use super::interrupt::{Watchdog, only_within};
+use super::module::{self, ModuleError, ModuleInfo};
+use super::trap;
+use crate::{End, Halt, Kill, KillSwitch, System};
+
+/// Bounds that the engine enforces; the host has its own.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub memory_bytes: u64,
+    pub stack_bytes: usize,
+    /// CPU time of the guest's thread.
+    pub cpu_ns: Option<u64>,
+    pub wall_ns: Option<u64>,
+}
+
+/// What to run, and how.
+#[derive(Clone, Debug)]
+pub struct GuestConfig {
+    /// File with the wasm bytes.
+    pub wasm: PathBuf,
+    /// SHA-256 of the wasm bytes, hex.
+    pub digest: String,
+    pub cache: ArtifactCache,
+    /// Exported function to call.
+    pub function: String,
+    pub limits: Limits,
+    pub compiler: Compiler,
+    /// Whether to hash linear memory at the end.
+    pub memory_digest: bool,
+}
+
+/// Why a run, live or replayed, is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The process ended.
+    End(End),
+    /// It was stopped without having ended: a replay that can't go on, a log that can't be written.
+    Halt(Halt),
+}
+
+/// What there is to know about a guest that is over.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    pub ending: Ending,
+    /// Frames at the last host call or trap, innermost first.
+    pub backtrace: Vec<String>,
+    pub load_ns: u64,
+    pub instantiate_ns: u64,
+    pub run_ns: u64,
+    pub cpu_ns: u64,
+    pub calls: u64,
+    pub memory_bytes_peak: u64,
+    pub artifact: ArtifactSource,
+    /// SHA-256, hex; empty unless asked for.
+    pub memory_digest: String,
+    /// Operators executed, if the build counts them.
+    pub operators: Option<u64>,
+}
+
+/// A module that is ready to run.
+pub struct Prepared {
+    config: GuestConfig,
+    module: Module,
+    engine: wasmer::Engine,
+    memory: GuestMemory,
+    calls: Vec<crate::Call>,
+    source: ArtifactSource,
+    load: Duration,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Prepared").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Prepared {
+    /// Loads the module (compiling it if it isn't cached) and checks that it can run: imports, function, memory.
+    ///
+    /// # Errors
+    /// [`ModuleError`], before anything has run.
+    pub fn new(config: GuestConfig) -> Result<Self, ModuleError> {
+        let started = Instant::now();
+        let memory = GuestMemory::default();
+        let engine = config.compiler.engine(&memory, config.limits.memory_bytes, config.limits.stack_bytes);
+        let (module, source) = config.cache.load(&engine, config.compiler, &config.digest, || {
+            let wasm = std::fs::read(&config.wasm)
+                .map_err(|error| ModuleError::Damaged(format!("{}: {error}", config.wasm.display())))?;
+            let wasm = module::to_wasm(&wasm)?;
+            // Everything that makes the module unusable is said before seconds go into compiling it.
+            check(&module::inspect(&wasm)?, &config)?;
+            Ok(wasm)
+        })?;
+        let calls = check(&describe(&module), &config)?;
+        Ok(Prepared { config, module, engine, memory, calls, source, load: started.elapsed() })
+    }
+}
+
+fn check(info: &ModuleInfo, config: &GuestConfig) -> Result<Vec<crate::Call>, ModuleError> {
+    let calls = module::host_calls(info)?;
+    if info.memory_min_bytes > config.limits.memory_bytes {
+        return Err(ModuleError::Memory { needed: info.memory_min_bytes, limit: config.limits.memory_bytes });
+    }
+    let name = config.function.clone();
+    match info.exports.iter().find(|(export, _)| *export == name) {
+        Some((_, ty)) if ty == "func ()" => Ok(calls),
+        Some((_, found)) => Err(ModuleError::WrongFunction { name, found: found.clone() }),
+        None => Err(ModuleError::NoFunction { name, exported: exported_functions(info) }),
+    }
+}
+
+fn exported_functions(info: &ModuleInfo) -> String {
+    const SHOWN_MAX: usize = 10;
+    let names: Vec<_> =
+        info.exports.iter().filter(|(_, ty)| ty.starts_with("func")).map(|(name, _)| name.as_str()).collect();
+    match names.len() {
+        0 => "no function at all".into(),
+        count if count > SHOWN_MAX => format!("{}, and {} more", names[..SHOWN_MAX].join(", "), count - SHOWN_MAX),
+        _ => names.join(", "),
+    }
+}
+
+/// The same description as [`module::inspect`] gives, from an artifact: the wasm bytes are not read on a warm start.
+fn describe(module: &Module) -> ModuleInfo {
+    let text = |ty: &ExternType| match ty {
+        ExternType::Function(ty) => {
+            let list = |types: &[wasmer::Type]| types.iter().map(value_type).collect::<Vec<_>>().join(", ");
+            match ty.results() {
+                [] => format!("func ({})", list(ty.params())),
+                results => format!("func ({}) -> {}", list(ty.params()), list(results)),
+            }
+        }
+        ExternType::Memory(_) => "memory".into(),
+        ExternType::Table(_) => "table".into(),
+        ExternType::Global(_) => "global".into(),
+        ExternType::Tag(_) => "tag".into(),
+    };
+    let imports =
+        module.imports().map(|import| (import.module().to_owned(), import.name().to_owned(), text(import.ty())));
+    let exports = module.exports().map(|export| (export.name().to_owned(), text(export.ty())));
+    let memory = module.info().memories.values().next();
+    ModuleInfo {
+        imports: imports.collect(),
+        exports: exports.collect(),
+        memory_min_bytes: memory.map_or(0, |memory| memory.minimum.bytes().0 as u64),
+        memory_max_bytes: memory.and_then(|memory| memory.maximum).map(|pages| pages.bytes().0 as u64),
+        functions: module.info().functions.len() - module.info().num_imported_functions,
+    }
+}
+
+fn value_type(ty: &wasmer::Type) -> &'static str {
+    match ty {
+        wasmer::Type::I32 => "i32",
+        wasmer::Type::I64 => "i64",
+        wasmer::Type::F32 => "f32",
+        wasmer::Type::F64 => "f64",
+        wasmer::Type::V128 => "v128",
+        wasmer::Type::ExternRef => "externref",
+        wasmer::Type::FuncRef => "funcref",
+        wasmer::Type::ExceptionRef => "exnref",
+    }
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    finished: Mutex<Option<Finished>>,
+    changed: Condvar,
+}
+
+/// A guest on its own thread. Dropping the handle doesn't end the guest.
+#[derive(Debug)]
+pub struct Guest {
+    kill: Arc<KillSwitch>,
+    counters: Arc<Counters>,
+    slot: Arc<Slot>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Guest {
+    /// Starts a guest in the world that `system` is.
+    ///
+    /// `done` runs on the guest's thread when it is over, before anybody who waits learns of it: it gets the world back,
+    /// and may amend what is reported.
+    ///
+    /// # Errors
+    /// When no thread can be made.
+    pub fn start<D>(
+        prepared: Prepared,
+        system: Box<dyn System>,
+        kill: Arc<KillSwitch>,
+        done: D,
+    ) -> std::io::Result<Guest>
+    where
+        D: FnOnce(Box<dyn System>, &mut Finished) + Send + 'static,
+    {
+        let counters = Arc::new(Counters::default());
+        let slot = Arc::new(Slot::default());
+        let (its_kill, its_counters, its_slot) = (Arc::clone(&kill), Arc::clone(&counters), Arc::clone(&slot));
+        let thread = std::thread::Builder::new().name("timecraft-guest".into()).spawn(move || {
+            let (mut finished, system) = run(prepared, system, &its_kill, its_counters);
+            done(system, &mut finished);
+            *its_slot.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some(finished);
+            its_slot.changed.notify_all();
+        })?;
+        Ok(Guest { kill, counters, slot, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Waits until the guest is over, or for `timeout`.
+    pub fn wait(&self, timeout: Duration) -> Option<Finished> {
+        let guard = self.slot.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        let (guard, _) = self
+            .slot
+            .changed
+            .wait_timeout_while(guard, timeout, |finished| finished.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        let finished = guard.clone();
+        drop(guard);
+        if finished.is_some()
+            && let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            let _ = thread.join();
+        }
+        finished
+    }
+
+    /// Ends the guest within 100 ms; the first reason stands.
+    pub fn kill(&self, reason: Kill) {
+        self.kill.request(reason);
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+fn run(
+    prepared: Prepared,
+    system: Box<dyn System>,
+    kill: &Arc<KillSwitch>,
+    counters: Arc<Counters>,
+) -> (Finished, Box<dyn System>) {
+    let Prepared { config, module, engine, memory, calls, source, load } = prepared;
+    let mut gate = Box::new(Gate::new(system, memory.clone(), Arc::clone(kill), Arc::clone(&counters)));
+    let mut store = Store::new(engine);
+    store.set_trap_handler(Some(only_within(code_range(&module))));
+    let imports = gate::imports(&mut store, &raw mut *gate, &calls);
+
+    let started = Instant::now();
+    let watchdog = Watchdog::start(store.id(), Arc::clone(kill), &config.limits);
+    let registered = interrupt_registry::install(store.id());
+    let mut instantiate_ns = 0;
+    let mut operators = None;
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        watchdog.as_ref().map_err(|error| RuntimeError::new(format!("no watchdog: {error}")))?;
+        let instance = Instance::new(&mut store, &module, &imports).map_err(|error| match error {
+            wasmer::InstantiationError::Start(error) => error,
+            other => RuntimeError::new(other.to_string()),
+        })?;
+        instantiate_ns = elapsed_ns(started);
+        let function = instance.exports.get_function(&config.function).map_err(|e| RuntimeError::new(e.to_string()))?;
+        let result = function.call(&mut store, &[]).map(|_| ());
+        operators = super::engine::operators(config.compiler, &mut store, &instance);
+        result
+    }));
+    drop(registered);
+    drop(watchdog);
+
+    let run_ns = elapsed_ns(started);
+    let (mut ending, backtrace) = ending(result, &mut gate, kill);
+    if let Ending::End(end) = &ending
+        && let Err(halt) = gate.system.end(end)
+    {
+        ending = Ending::Halt(halt);
+    }
+    let bytes = gate::guest_bytes(&memory);
+    let finished = Finished {
+        ending,
+        backtrace,
+        load_ns: load.as_nanos() as u64,
+        instantiate_ns,
+        run_ns,
+        cpu_ns: crate::clock::Clock::thread_cpu_ns(&crate::clock::SystemClock),
+        calls: counters.calls.load(Ordering::Relaxed),
+        memory_bytes_peak: bytes.len() as u64,
+        artifact: source,
+        memory_digest: if config.memory_digest { hex(&Sha256::digest(&*bytes)) } else { String::new() },
+        operators,
+    };
+    // The store's functions point to the gate: it goes first.
+    drop(store);
+    (finished, gate.system)
+}
+
+fn elapsed_ns(since: Instant) -> u64 {
+    since.elapsed().as_nanos() as u64
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Where the module's own machine code lies.
+fn code_range(module: &Module) -> std::ops::Range<usize> {
+    let extents = module.sys_artifact().and_then(wasmer::sys::Artifact::finished_function_extents).unwrap_or_default();
+    let start = extents.iter().map(|(_, extent)| extent.ptr.0 as usize).min().unwrap_or(0);
+    let end = extents.iter().map(|(_, extent)| extent.ptr.0 as usize + extent.length).max().unwrap_or(0);
+    start..end
+}
+
+type Panic = Box<dyn std::any::Any + Send>;
+
+/// What the outcome of the guest's function means.
+fn ending(
+    result: Result<Result<(), RuntimeError>, Panic>,
+    gate: &mut Gate,
+    kill: &KillSwitch,
+) -> (Ending, Vec<String>) {
+    let error = match result {
+        Ok(Ok(())) => return (Ending::End(End::Exit(0)), Vec::new()),
+        Ok(Err(error)) => error,
+        Err(panic) => {
+            let message = format!("internal error: {}", panic_message(&panic));
+            return (Ending::Halt(Halt::Log(message)), Vec::new());
+        }
+    };
+    let backtrace = trap::backtrace(error.trace());
+    if error.is::<Halted>() {
+        let ending = match gate.halt.take() {
+            Some(Halt::Exit(code)) => Ending::End(End::Exit(code)),
+            Some(Halt::Killed(reason)) => Ending::End(End::Killed(reason)),
+            Some(halt) => Ending::Halt(halt),
+            None => Ending::Halt(Halt::Replay),
+        };
+        return (ending, backtrace);
+    }
+    if trap::is_interrupt(&error)
+        && let Some(reason) = kill.reason()
+    {
+        return (Ending::End(End::Killed(reason)), backtrace);
+    }
+    let mut message = trap::message(&error);
+    for frame in &backtrace {
+        let _ = write!(message, "\n  at {frame}");
+    }
+    (Ending::End(End::Trap { message }), backtrace)
+}
+
+fn panic_message(panic: &Panic) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
+}

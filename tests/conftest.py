@@ -1,0 +1,25 @@
+"""What holds for all tests: skips are loud, the user's own state is out of reach."""
+
+import os
+
+import pytest
+
+# Tests must see neither the user's state nor settings.
+for name in [name for name in os.environ if name.startswith("TIMECRAFT_")]:
+    del os.environ[name]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def state_directory(tmp_path_factory):
+    """A test that forgets to choose a state directory gets a temporary one, not the user's."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("xdg-state"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """In CI a skipped test is a failure: what didn't run proved nothing."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if skipped and os.environ.get("CI") and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter.write_line(f"\nerror: {len(skipped)} skipped tests count as failures in CI")

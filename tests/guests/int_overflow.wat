@@ -1,0 +1,16 @@
+;; expect: trap stdout="before\n"
+;; Divides the smallest integer by -1.
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 16) "before\n")
+  (func $print (param $at i32) (param $n i32)
+    (i32.store (i32.const 0) (local.get $at))
+    (i32.store (i32.const 4) (local.get $n))
+    (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+  (data (i32.const 1024) "\ff\ff\ff\ff")
+  (func $inner (drop (i32.div_s (i32.const -2147483648) (i32.load (i32.const 1024)))))
+  (func $outer (call $inner))
+  (func (export "_start")
+    (call $print (i32.const 16) (i32.const 7))
+    (call $outer)))

@@ -1,0 +1,34 @@
+;; expect: exit=0 stdout="00\n01\n0000000000000002\n00010000\n"
+;; stdin: "ready\n"
+;; Polls a clock a minute ahead and stdin, which has data: one event, for stdin. Prints errno, events, userdata, and errno and type.
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll_oneoff (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func $print (param $at i32) (param $n i32)
+    (i32.store (i32.const 0) (local.get $at))
+    (i32.store (i32.const 4) (local.get $n))
+    (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+  ;; Prints the low $digits hexadecimal digits of $v and a newline.
+  (func $hex (param $v i64) (param $digits i32)
+    (local $i i32) (local $d i32)
+    (local.set $i (local.get $digits))
+    (i32.store8 offset=32 (local.get $i) (i32.const 10))
+    (loop $next
+      (local.set $i (i32.sub (local.get $i) (i32.const 1)))
+      (local.set $d (i32.and (i32.wrap_i64 (local.get $v)) (i32.const 15)))
+      (i32.store8 offset=32 (local.get $i)
+        (i32.add (local.get $d) (select (i32.const 87) (i32.const 48) (i32.gt_u (local.get $d) (i32.const 9)))))
+      (local.set $v (i64.shr_u (local.get $v) (i64.const 4)))
+      (br_if $next (local.get $i)))
+    (call $print (i32.const 32) (i32.add (local.get $digits) (i32.const 1))))
+  (func (export "_start")
+    (i64.store (i32.const 2048) (i64.const 1))
+    (i32.store (i32.const 2064) (i32.const 1))
+    (i64.store (i32.const 2072) (i64.const 60000000000))
+    (i64.store (i32.const 2096) (i64.const 2))
+    (i32.store8 (i32.const 2104) (i32.const 1))
+    (call $hex (i64.extend_i32_u (call $poll_oneoff (i32.const 2048) (i32.const 3072) (i32.const 2) (i32.const 4096))) (i32.const 2))
+    (call $hex (i64.load32_u (i32.const 4096)) (i32.const 2))
+    (call $hex (i64.load (i32.const 3072)) (i32.const 16))
+    (call $hex (i64.load32_u (i32.const 3080)) (i32.const 8))))

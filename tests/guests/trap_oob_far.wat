@@ -1,0 +1,15 @@
+;; expect: trap stdout="before\n"
+;; Loads at the largest address there is, with the largest offset.
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 16) "before\n")
+  (func $print (param $at i32) (param $n i32)
+    (i32.store (i32.const 0) (local.get $at))
+    (i32.store (i32.const 4) (local.get $n))
+    (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+  (func $inner (drop (i32.load offset=4294967295 (i32.const -1))))
+  (func $outer (call $inner))
+  (func (export "_start")
+    (call $print (i32.const 16) (i32.const 7))
+    (call $outer)))

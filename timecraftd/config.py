@@ -1,0 +1,242 @@
+"""Configuration: frozen dataclasses, and the only reader of the environment and of the configuration file.
+
+Values come, later ones winning, from the defaults here, the TOML file (`$TIMECRAFT_CONFIG`, else
+`$XDG_CONFIG_HOME/timecraft/config.toml` if there is one), and variables `TIMECRAFT_<SECTION>_<KEY>`.
+The end of a key's name says how its value is read: `_bytes` and `_bytes_max` are sizes (`64MiB`), `_s` and `_s_max`
+durations (`1.5s`), other `_max` plain numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+
+from timecraftd.errors import ConfigError
+from timecraftd.units import format_duration_exact, format_size_exact, parse_duration_ns, parse_size
+
+Value = int | float | str | None
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """Default bounds of a process; the flags of `run` override them. None: no bound."""
+
+    memory_bytes_max: int = 4096 * MIB
+    stack_bytes_max: int = 8 * MIB
+    open_files_max: int = 1024
+    disk_bytes_max: int | None = None
+    cpu_s_max: float | None = None
+    wall_s_max: float | None = None
+    log_bytes_per_s_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordConfig:
+    """How runs are recorded."""
+
+    compression: str = "lz4"
+    output: str = "inline"
+    on_full: str = "stop"
+    ring_bytes: int = 8 * MIB
+    block_bytes_max: int = 64 << 10
+    segment_bytes_max: int = 64 * MIB
+    log_bytes_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """The cache of machine code."""
+
+    artifact_bytes_max: int = 1024 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class RestartConfig:
+    """Waits between restarts of `run --restart`."""
+
+    backoff_s_min: float = 0.1
+    backoff_s_max: float = 60.0
+    healthy_s: float = 10.0
+    """A run this long starts the waits over."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportConfig:
+    """What `import` accepts."""
+
+    archive_bytes_max: int = 1 << 40
+    member_bytes_max: int = 16 << 30
+    members_max: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be configured."""
+
+    home: str = ""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    restart: RestartConfig = field(default_factory=RestartConfig)
+    imports: ImportConfig = field(default_factory=ImportConfig)
+    source: str = ""
+    """The file that was read; empty if none was."""
+    debug: bool = False
+    """Show tracebacks of errors (TIMECRAFT_DEBUG)."""
+    color: bool = True
+    """False if NO_COLOR is set."""
+
+
+CHOICES = {
+    "record.compression": ("lz4", "none"),
+    "record.output": ("inline", "digest"),
+    "record.on_full": ("stop", "continue"),
+}
+RANGES = {
+    "limits.memory_bytes_max": (65536, 4096 * MIB),
+    "limits.stack_bytes_max": (64 << 10, 1024 * MIB),
+    "limits.open_files_max": (3, 1 << 20),
+    "record.ring_bytes": (64 << 10, 1024 * MIB),
+    "record.block_bytes_max": (4 << 10, 4 * MIB),
+    "record.segment_bytes_max": (MIB, 4096 * MIB),
+}
+"""Smallest and largest value of the keys where it matters."""
+SECTIONS = ("limits", "record", "cache", "restart", "imports")
+
+
+def load_config(environ: Mapping[str, str] | None = None) -> Config:
+    """The effective configuration. Raises ConfigError."""
+    env = os.environ if environ is None else environ
+    path = env.get("TIMECRAFT_CONFIG") or os.path.join(_xdg(env, "XDG_CONFIG_HOME", ".config"), "timecraft/config.toml")
+    table = _read_toml(path, required=bool(env.get("TIMECRAFT_CONFIG")))
+    config = Config(
+        home=_xdg(env, "XDG_STATE_HOME", ".local/state") + "/timecraft",
+        source=path if table is not None else "",
+        debug=env.get("TIMECRAFT_DEBUG", "") not in ("", "0"),
+        color=not env.get("NO_COLOR"),
+    )
+    if table is not None:
+        config = _apply_table(config, table, path)
+    if env.get("TIMECRAFT_HOME"):
+        config = replace(config, home=env["TIMECRAFT_HOME"])
+    for section in SECTIONS:
+        for item in fields(getattr(config, section)):
+            variable = f"TIMECRAFT_{section}_{item.name}".upper()
+            if variable in env:
+                config = _apply_key(config, section, item.name, env[variable], variable)
+    return replace(config, home=os.path.abspath(os.path.expanduser(config.home)))
+
+
+def host_variable(name: str) -> str | None:
+    """A variable of the host's environment, for `run -e NAME`."""
+    return os.environ.get(name)
+
+
+def check_value(key: str, value: Value, where: str) -> None:
+    """Holds a value against its choices and range. Raises ConfigError."""
+    if key in CHOICES and value not in CHOICES[key]:
+        raise ConfigError(f"{where}: {value!r} isn't one of {', '.join(CHOICES[key])}", "correct the value")
+    if key in RANGES and isinstance(value, int | float):
+        low, high = RANGES[key]
+        if not low <= value <= high:
+            form = format_size_exact if "_bytes" in key else str
+            raise ConfigError(f"{where}: {form(int(value))} isn't between {form(low)} and {form(high)}", "correct it")
+    if key == "record.ring_bytes" and isinstance(value, int) and value & value - 1:
+        raise ConfigError(f"{where}: {format_size_exact(value)} isn't a power of two", "correct it")
+
+
+def to_table(config: Config) -> dict[str, object]:
+    """The configuration as a plain table, values as they are written in the file."""
+    table: dict[str, object] = {"home": config.home}
+    for section in SECTIONS:
+        part = getattr(config, section)
+        table[section] = {item.name: _written(item.name, getattr(part, item.name)) for item in fields(part)}
+    return table
+
+
+def to_toml(config: Config) -> str:
+    """The configuration as a TOML file that would make it. Keys without a value are comments."""
+    import json
+
+    lines = [f"# read from {config.source}" if config.source else "# defaults and environment; no file was read"]
+    for key, value in to_table(config).items():
+        if isinstance(value, dict):
+            lines += ["", f"[{key}]"]
+            lines += [
+                f"{name} = {json.dumps(item)}" if item is not None else f"# {name} =" for name, item in value.items()
+            ]
+        else:
+            lines.append(f"{key} = {json.dumps(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _xdg(env: Mapping[str, str], variable: str, fallback: str) -> str:
+    value = env.get(variable, "")
+    return value if os.path.isabs(value) else os.path.join(env.get("HOME") or os.path.expanduser("~"), fallback)
+
+
+def _read_toml(path: str, *, required: bool) -> dict[str, object] | None:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MIB)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        if required or isinstance(error, PermissionError):
+            raise ConfigError(f"{path}: {error.strerror}", "correct TIMECRAFT_CONFIG or the file") from None
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", "correct TIMECRAFT_CONFIG or the file") from None
+    import tomllib
+
+    try:
+        return tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}", "correct the file") from None
+
+
+def _apply_table(config: Config, table: Mapping[str, object], path: str) -> Config:
+    for key, value in table.items():
+        if key == "home" and isinstance(value, str):
+            config = replace(config, home=value)
+        elif key in SECTIONS and isinstance(value, dict):
+            for name, item in value.items():
+                config = _apply_key(config, key, name, item, f"{path}: {key}.{name}")
+        else:
+            raise ConfigError(f"{path}: unknown key {key!r}", "`timecraft config` prints the keys that exist")
+    return config
+
+
+def _apply_key(config: Config, section: str, name: str, value: object, where: str) -> Config:
+    part = getattr(config, section)
+    if name not in {item.name for item in fields(part)}:
+        raise ConfigError(f"{where}: no such key", "`timecraft config` prints the keys that exist")
+    optional = getattr(type(part)(), name) is None
+    parsed = _parse(name, value, where, optional=optional)
+    check_value(f"{section}.{name}", parsed, where)
+    return replace(config, **{section: replace(part, **{name: parsed})})
+
+
+def _parse(name: str, value: object, where: str, *, optional: bool) -> Value:
+    if value in ("", "none") and optional:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ConfigError(f"{where}: {value!r} isn't a number or a text", "correct the value")
+    try:
+        if "_bytes" in name:
+            return parse_size(str(value))
+        if name.endswith(("_s", "_s_max", "_s_min")):
+            return parse_duration_ns(str(value)) / 1e9
+        return int(value) if name.endswith("_max") else str(value)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}", "correct the value") from None
+
+
+def _written(name: str, value: Value) -> Value:
+    if value is None:
+        return None
+    if "_bytes" in name:
+        return format_size_exact(int(value))
+    if name.endswith(("_s", "_s_max", "_s_min")):
+        return format_duration_exact(round(float(value) * 1e9))
+    return value

@@ -1,0 +1,60 @@
+"""Runs and replays guests: a facade over the extension."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from timecraftd.engine.native import load_native
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from timecraftd._native import Guest, ModuleInfo, Outcome
+    from timecraftd.engine.spec import ReplaySpec, ResumeSpec, RunSpec
+
+__all__ = ["Engine", "Guest", "ModuleInfo", "Outcome"]
+
+
+class Engine:
+    """The engine of this process of the host. The extension is loaded at the first use."""
+
+    def __init__(self, load: Callable[[], ModuleType] = load_native) -> None:
+        self._load = load
+        self._loaded: ModuleType | None = None
+
+    def build_info(self) -> dict[str, str]:
+        """What decides whether logs are compatible, and what people want to know of a build."""
+        info: dict[str, str] = self._native.build_info()
+        return info
+
+    def assemble(self, source: bytes) -> bytes:
+        """Wasm bytes of wasm or of its text format. Raises ModuleError."""
+        wasm: bytes = self._native.to_wasm(source)
+        return wasm
+
+    def inspect(self, wasm: bytes) -> ModuleInfo:
+        """Validates and describes a module. Raises ModuleError."""
+        info: ModuleInfo = self._native.inspect_module(wasm)
+        return info
+
+    def run(self, spec: RunSpec) -> Guest:
+        """Starts a guest. Raises ModuleError, MountError, LogError, EngineError before anything ran."""
+        guest: Guest = self._native.run(spec)
+        return guest
+
+    def replay(self, spec: ReplaySpec) -> Guest:
+        """Starts a replay. Raises ModuleError, LogError."""
+        guest: Guest = self._native.replay(spec)
+        return guest
+
+    def resume(self, spec: ResumeSpec) -> Guest:
+        """Replays a crashed process, then lets it go on. Raises ModuleError, LogError, ReplayRefusedError."""
+        guest: Guest = self._native.resume(spec)
+        return guest
+
+    @property
+    def _native(self) -> ModuleType:
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded

@@ -1,0 +1,142 @@
+"""Every error that Timecraft raises, on one page. docs/errors.md has a paragraph for each code.
+
+A message reads `<thing>: <reason>`; `next_step` says what to do about it. Rust raises some of these too
+(`crates/timecraft-py/src/error.rs`), with the message alone.
+"""
+
+
+class TimecraftError(Exception):
+    """Root of all errors that Timecraft raises on purpose."""
+
+    code = "TC0001"
+    exit_code = 125
+
+    def __init__(self, message: str, next_step: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.next_step}" if self.next_step else self.message
+
+
+class UsageError(TimecraftError):
+    """A command line or an argument that makes no sense."""
+
+    code = "TC0002"
+
+
+class ConfigError(TimecraftError):
+    """A configuration file or an environment variable with a wrong key or value."""
+
+    code = "TC0003"
+
+
+class NotFoundError(TimecraftError):
+    """A process, module, object or file that doesn't exist."""
+
+    code = "TC0004"
+    exit_code = 127
+
+
+class AmbiguousIdError(TimecraftError):
+    """A shortened id or a name that fits several things."""
+
+    code = "TC0005"
+
+
+class StateError(TimecraftError):
+    """A state directory that can't be used: not a directory, not writable, full, or damaged."""
+
+    code = "TC0006"
+
+
+class StateVersionError(StateError):
+    """A state directory or catalogue written by a newer Timecraft."""
+
+    code = "TC0007"
+
+
+class StateBusyError(StateError):
+    """Something in the state directory is held by another process."""
+
+    code = "TC0008"
+
+
+class ObjectDamagedError(StateError):
+    """A stored object whose bytes no longer match its digest."""
+
+    code = "TC0009"
+
+
+class ArchiveError(TimecraftError):
+    """An exported file that is damaged, hostile, too big, or not an export at all."""
+
+    code = "TC0010"
+
+
+class UnsupportedError(TimecraftError):
+    """Something that this version doesn't do."""
+
+    code = "TC0011"
+
+
+class ProcessStateError(TimecraftError):
+    """A process in the wrong state for what was asked, such as removing one that runs."""
+
+    code = "TC0012"
+
+
+class ModuleError(TimecraftError):
+    """A module that can't run: not wasm, truncated, a component, unknown imports, no entry function."""
+
+    code = "TC0013"
+    exit_code = 126
+
+
+class EngineError(TimecraftError):
+    """The engine couldn't compile, load or start a module, for a reason that isn't the module's."""
+
+    code = "TC0014"
+
+
+class MountError(TimecraftError):
+    """A directory to mount that doesn't exist, isn't a directory, or can't be opened."""
+
+    code = "TC0015"
+
+
+class LogError(TimecraftError):
+    """A log that can't be read or written."""
+
+    code = "TC0016"
+
+
+class LogVersionError(LogError):
+    """A log in a format that this version doesn't know."""
+
+    code = "TC0017"
+
+
+class LogDamagedError(LogError):
+    """A log with bytes missing or changed; the message says how far it is good."""
+
+    code = "TC0018"
+
+
+class ReplayRefusedError(TimecraftError):
+    """A log that this runtime can't replay or resume exactly, so it doesn't try."""
+
+    code = "TC0019"
+
+
+class ReplayDivergedError(TimecraftError):
+    """A replay in which the guest did something else than the log says."""
+
+    code = "TC0020"
+
+
+class NativeMissingError(TimecraftError):
+    """The Rust extension isn't built or doesn't fit this Python."""
+
+    code = "TC0021"

@@ -1,0 +1,136 @@
+"""Value types that all layers share. Nothing here does I/O; clocks and randomness come in as arguments."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NewType
+
+ProcessId = NewType("ProcessId", str)
+"""UUID in its usual text form; ids of later processes sort later (the layout of UUIDv7)."""
+Digest = NewType("Digest", str)
+"""SHA-256 in lower-case hex."""
+ModuleDigest = Digest
+
+PROCESS_ID_SHORT = 13
+"""Characters of a process id that hold its time to the millisecond; enough to tell processes apart in practice."""
+DIGEST_SHORT = 12
+PREFIX_MIN = 4
+"""Shortest prefix of an id that is looked up."""
+
+_PROCESS_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
+
+
+class ProcessState(StrEnum):
+    """Where a process is in its life. All but `running` are ends."""
+
+    RUNNING = "running"
+    EXITED = "exited"
+    """The guest returned or called proc_exit."""
+    TRAPPED = "trapped"
+    KILLED = "killed"
+    """Somebody sent it a signal."""
+    LIMIT = "limit"
+    """It ran into one of its limits."""
+    CRASHED = "crashed"
+    """Its host died; the log has no end. Such a process can be resumed."""
+    FAILED = "failed"
+    """The runtime stopped it, because its log couldn't be written."""
+
+
+STATE_OF_END = {
+    "exit": ProcessState.EXITED,
+    "trap": ProcessState.TRAPPED,
+    "killed": ProcessState.KILLED,
+    "limit": ProcessState.LIMIT,
+    "log_failed": ProcessState.FAILED,
+}
+"""Kind of an end, live or in a log, to the state it leads to."""
+
+
+class ObjectKind(StrEnum):
+    """What a content-addressed object is."""
+
+    MODULE = "module"
+    CONFIG = "config"
+    RUNTIME = "runtime"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """One row of the process catalogue."""
+
+    id: ProcessId
+    name: str
+    module: Digest
+    module_name: str
+    """Where the module came from, for people."""
+    config: Digest
+    runtime: Digest
+    state: ProcessState
+    created_ns: int
+    started_ns: int
+    ended_ns: int | None = None
+    exit_code: int | None = None
+    message: str = ""
+    pid: int = 0
+    """Of the host process, in the boot `boot_id`."""
+    boot_id: str = ""
+    recorded: bool = True
+    epoch: int = 0
+    """How often it was resumed."""
+    log_bytes: int = 0
+    last_seq: int | None = None
+    restart_of: str = ""
+    """Id of the process that this one replaced under a restart policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRecord:
+    """What is known of a stored module."""
+
+    digest: Digest
+    name: str
+    size_bytes: int
+    memory_min_bytes: int
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """A stored object, without its bytes."""
+
+    kind: ObjectKind
+    digest: Digest
+    size_bytes: int
+    modified_ns: int
+
+
+def new_process_id(unix_ns: int, random: bytes) -> ProcessId:
+    """A UUIDv7 of a time and ten random bytes."""
+    if len(random) != 10:
+        raise ValueError("ten random bytes are needed")
+    unix_ms = unix_ns // 1_000_000 & (1 << 48) - 1
+    bits = unix_ms << 80 | int.from_bytes(random, "big")
+    bits = bits & ~(0xF << 76) | 0x7 << 76
+    bits = bits & ~(0x3 << 62) | 0x2 << 62
+    text = f"{bits:032x}"
+    return ProcessId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+
+
+def is_process_id(text: str) -> bool:
+    """Whether the text is a whole process id."""
+    return _PROCESS_ID.fullmatch(text) is not None
+
+
+def is_digest(text: str) -> bool:
+    """Whether the text is a whole digest."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    """Whether the text may name a process."""
+    return _NAME.fullmatch(text) is not None and not is_process_id(text)

@@ -1,0 +1,1 @@
+"""Logs: reading, recovery, retention. A facade over the extension."""

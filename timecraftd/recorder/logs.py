@@ -1,0 +1,123 @@
+"""Logs of processes: a facade over the extension."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from timecraftd.errors import NativeMissingError
+
+if TYPE_CHECKING:
+    from timecraftd._native import LogInfo, LogReader, RecoveryReport
+
+__all__ = ["LogInfo", "Logs", "Output", "RecoveryReport", "TraceQuery", "log_bytes"]
+
+_T = TypeVar("_T")
+
+OUTPUT_BATCH_BYTES_MAX = 1 << 20
+TRACE_BATCH_RECORDS_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Bytes that a guest wrote to one of its standard streams."""
+
+    time_ns: int
+    """Since the start of the process."""
+    stream: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TraceQuery:
+    """Which records to show, and how."""
+
+    start_ns: int | None = None
+    until_ns: int | None = None
+    json: bool = False
+    string_bytes_max: int = 32
+    timestamps: Literal["none", "relative", "absolute"] = "relative"
+    calls: Sequence[str] = ()
+
+
+def load_native() -> ModuleType:
+    """The extension `timecraftd._native`. Raises NativeMissingError."""
+    try:
+        from timecraftd import _native
+    except ImportError as error:
+        raise NativeMissingError(
+            f"timecraftd._native: {error}", "build it with `make build`, or install a wheel for this platform"
+        ) from None
+    return _native
+
+
+class Logs:
+    """Reads and recovers logs. The extension is loaded at the first use."""
+
+    def __init__(self, load: Callable[[], ModuleType] = load_native) -> None:
+        self._load = load
+
+    def info(self, log_dir: str) -> LogInfo:
+        """Summary of a log. Raises LogError."""
+        info: LogInfo = self._load().log_info(log_dir)
+        return info
+
+    def recover(self, log_dir: str) -> RecoveryReport:
+        """Makes a dead host's log whole. Idempotent. Raises LogError."""
+        report: RecoveryReport = self._load().recover_log(log_dir)
+        return report
+
+    def output(self, log_dir: str, wait: Callable[[], bool] = bool) -> Iterator[Output]:
+        """What the guest wrote, in order. At the end of what is there, `wait` says whether there may be more."""
+        reader: LogReader = self._load().LogReader(log_dir)
+        for batch in _batches(lambda: reader.output(OUTPUT_BATCH_BYTES_MAX), wait):
+            for time_ns, stream, data in batch:
+                yield Output(time_ns, stream, data)
+
+    def trace(self, log_dir: str, query: TraceQuery, wait: Callable[[], bool] = bool) -> Iterator[str]:
+        """Records as lines, in order; `wait` as for `output`."""
+        reader: LogReader = self._load().LogReader(log_dir)
+        if query.start_ns is not None:
+            reader.seek_time(query.start_ns)
+
+        def read() -> list[str]:
+            return reader.trace(
+                TRACE_BATCH_RECORDS_MAX,
+                json=query.json,
+                string_bytes_max=query.string_bytes_max,
+                timestamps=query.timestamps,
+                calls=query.calls,
+                until_time_ns=query.until_ns,
+            )
+
+        for lines in _batches(read, wait):
+            yield from lines
+
+
+def log_bytes(log_dir: str) -> int:
+    """Space that a log takes on the disk."""
+    total = 0
+    try:
+        with os.scandir(log_dir) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    total += entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return total
+    return total
+
+
+def _batches(read: Callable[[], list[_T]], wait: Callable[[], bool]) -> Iterator[list[_T]]:
+    more = True
+    while True:
+        batch = read()
+        if batch:
+            yield batch
+        elif not more:
+            return
+        else:
+            # What is written between an empty read and the end of the process must not be missed: read once more.
+            more = wait()

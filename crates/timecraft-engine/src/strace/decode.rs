@@ -161,7 +161,7 @@ impl Decoder<'_> {
             Kind::OutFilestat => filestat(&read(size::FILESTAT)?),
             Kind::OutPrestat => prestat(&read(size::PRESTAT)?),
             Kind::OutEvents => self.events(ptr)?,
-            Kind::OutStrings => self.strings(ptr)?,
+            Kind::OutStrings => self.strings(ptr),
             _ => return None,
         })
     }
@@ -174,10 +174,10 @@ impl Decoder<'_> {
     }
 
     /// Strings through the array of pointers that was written.
-    fn strings(&self, ptr: u32) -> Option<Value> {
+    fn strings(&self, ptr: u32) -> Value {
         let Some((_, pointers)) = self.view.written.iter().find(|(at, _)| *at == ptr) else {
             // No strings at all leave nothing to write.
-            return Some(Value::List(Vec::new()));
+            return Value::List(Vec::new());
         };
         let string = |pointer: &[u8]| {
             let mut bytes = collect(self.view.written, u32_at(pointer, 0), u32::MAX).unwrap_or_default();
@@ -185,7 +185,7 @@ impl Decoder<'_> {
             let total = bytes.len();
             Value::Bytes { bytes, total }
         };
-        Some(Value::List(pointers.chunks_exact(4).map(string).collect()))
+        Value::List(pointers.chunks_exact(4).map(string).collect())
     }
 
     fn has_succeeded(&self) -> bool {
@@ -218,12 +218,15 @@ fn collect(regions: &[(u32, &[u8])], ptr: u32, len: u32) -> Option<Vec<u8>> {
     let (mut bytes, end) = (Vec::new(), u64::from(ptr) + u64::from(len));
     let mut at = u64::from(ptr);
     while at < end {
-        let holds = |region: &&(u32, &[u8])| {
+        let holds = |region: &(u32, &[u8])| {
             let start = u64::from(region.0);
             start <= at && at < start + region.1.len() as u64
         };
-        let Some((start, region)) = regions.iter().rev().find(holds) else { break };
-        let rest = &region[(at - u64::from(*start)) as usize..];
+        let Some(index) = regions.iter().rposition(holds) else { break };
+        let later = regions[index + 1..].iter().map(|region| u64::from(region.0)).filter(|start| *start > at);
+        let end = later.fold(end, u64::min);
+        let (start, region) = regions[index];
+        let rest = &region[(at - u64::from(start)) as usize..];
         let rest = &rest[..rest.len().min((end - at) as usize)];
         bytes.extend_from_slice(rest);
         at += rest.len() as u64;
@@ -342,7 +345,7 @@ fn subscription(bytes: &[u8]) -> Value {
         let _ = write!(text, " {fd}");
         fields.push(("fd", Value::Signed(fd)));
     }
-    with_userdata(text, fields, userdata)
+    with_userdata(&text, fields, userdata)
 }
 
 fn event_of(bytes: &[u8]) -> Value {
@@ -361,10 +364,10 @@ fn event_of(bytes: &[u8]) -> Value {
         fields.push(("nbytes", Value::Unsigned(nbytes)));
         fields.push(("hangup", Value::Unsigned(u64::from(is_hangup))));
     }
-    with_userdata(text, fields, userdata)
+    with_userdata(&text, fields, userdata)
 }
 
-fn with_userdata(text: String, mut fields: Vec<(&'static str, Value)>, userdata: u64) -> Value {
+fn with_userdata(text: &str, mut fields: Vec<(&'static str, Value)>, userdata: u64) -> Value {
     fields.push(("userdata", Value::Unsigned(userdata)));
     let text = if userdata == 0 { format!("{{{text}}}") } else { format!("{{{text}, userdata={userdata:#x}}}") };
     Value::Split { text, fields }
@@ -397,7 +400,7 @@ mod tests {
     #[test]
     fn bytes_are_collected_over_regions_until_the_first_gap() {
         let regions: &[(u32, &[u8])] = &[(10, b"abcd"), (14, b"ef"), (12, b"X"), (20, b"z")];
-        assert_eq!(collect(regions, 10, 100).unwrap(), b"abXdef"[..3].to_vec().into_iter().collect::<Vec<_>>());
+        assert_eq!(collect(regions, 10, 100).unwrap(), b"abXdef");
         assert_eq!(collect(regions, 11, 1).unwrap(), b"b");
         assert_eq!(collect(regions, 16, 1), None);
         assert_eq!(collect(regions, 16, 0), Some(vec![]));

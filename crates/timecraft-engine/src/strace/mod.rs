@@ -109,15 +109,11 @@ pub fn record_line(record: &impl Record, options: &Options) -> String {
         write_control(&mut out, record);
         return out;
     };
-    match Errno::from_raw(record.errno()) {
-        Some(errno) => {
-            let view = CallView { call, args: record.args(), outcome: Some(errno), written: &written, sent: &sent };
-            out.push_str(&view.line(options));
-        }
-        None => {
-            let view = CallView { call, args: record.args(), outcome: None, written: &written, sent: &sent };
-            let _ = write!(out, "{} = {}", view.line(options), record.errno());
-        }
+    let outcome = Errno::from_raw(record.errno());
+    let view = CallView { call, args: record.args(), outcome, written: &written, sent: &sent };
+    out.push_str(&view.line(options));
+    if outcome.is_none() {
+        let _ = write!(out, " = error {}", record.errno());
     }
     out
 }

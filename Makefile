@@ -49,7 +49,7 @@ demo: build ## record a Go program, look at its log, replay it
 # ---- test
 
 .PHONY: test
-test: build guests lint-fast test-rust test-python ## everything that must pass; what CI runs
+test: build guests lint-fast test-rust wheel-check test-python ## everything that must pass; what CI runs
 
 .PHONY: test-rust
 test-rust: tools ## the crates' tests
@@ -113,6 +113,10 @@ format: tools ## format Python and Rust
 .PHONY: wheel
 wheel: build ## build the optimised wheel into dist/, install it in a clean environment and run a guest with it
 	@$(BIN)/python scripts/wheel.py
+
+.PHONY: wheel-check
+wheel-check: build ## the same, out of what is compiled for development: proves the packaging in seconds
+	@$(BIN)/python scripts/wheel.py --profile dev
 
 .PHONY: constraints
 constraints: build ## write constraints.txt anew from what .venv holds

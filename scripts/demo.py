@@ -35,7 +35,11 @@ def timecraft(*arguments: str, shown: str | None = None) -> subprocess.Completed
     """Run the command and show it as one would type it. Its failure is the demonstration's."""
     print(paint("36", f"$ timecraft {shown or ' '.join(arguments)}"), flush=True)
     done = subprocess.run(
-        [TIMECRAFT, *arguments], capture_output=True, text=True, env=os.environ | {"TIMECRAFT_HOME": str(HOME)}, check=False
+        [TIMECRAFT, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TIMECRAFT_HOME": str(HOME)},
+        check=False,
     )
     if done.returncode:
         sys.exit(f"{done.stdout}{done.stderr}\nerror: timecraft {arguments[0]} exited with {done.returncode}")
@@ -70,7 +74,9 @@ def main() -> int:
         show(timecraft("trace", "syscall", process).stdout, TRACE_LINES)
 
     # The folder is gone now: what follows can't look at it.
-    say("4. A replay touches nothing: the folder was deleted, clock and random numbers come from the record, waits are skipped.")
+    say(
+        "4. A replay touches nothing: the folder was deleted, clock and random numbers come from the record, waits are skipped."
+    )
     start = time.monotonic()
     replayed = timecraft("replay", process)
     elapsed_ms = 1000 * (time.monotonic() - start)

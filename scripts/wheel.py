@@ -23,7 +23,7 @@ TEXT = b"out of the wheel\n"
 def build(profile: str, directory: Path) -> Path:
     """Build into a folder, and return the wheel's path."""
     maturin = ROOT / ".venv" / "bin" / "maturin"
-    command = [maturin, "build", "--profile", profile, "--out", directory, "--locked", "--quiet"]
+    command = [str(maturin), "build", "--profile", profile, "--out", str(directory), "--locked", "--quiet"]
     subprocess.run([*command, "--strip"] if profile == "dist" else command, cwd=ROOT, check=True)
     (wheel,) = directory.glob("*.whl")
     return wheel
@@ -33,13 +33,17 @@ def check(wheel: Path, scratch: Path) -> None:
     """Install the wheel where nothing else is, and use it from a folder that is not the repository's."""
     environment = scratch / "environment"
     venv.create(environment, with_pip=True)
-    pip = [environment / "bin" / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
-    subprocess.run([*pip, wheel], check=True)
+    pip = [str(environment / "bin" / "pip"), "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
+    subprocess.run([*pip, str(wheel)], check=True)
 
     timecraft = environment / "bin" / "timecraft"
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "TIMECRAFT_", "VIRTUAL_ENV"))}
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "TIMECRAFT_", "VIRTUAL_ENV"))
+    }
     kept["TIMECRAFT_HOME"] = str(scratch / "home")
-    live = subprocess.run([timecraft, "run", GUEST], input=TEXT, capture_output=True, cwd=scratch, env=kept, check=False)
+    live = subprocess.run(
+        [timecraft, "run", GUEST], input=TEXT, capture_output=True, cwd=scratch, env=kept, check=False
+    )
     if live.returncode or live.stdout != TEXT:
         sys.exit(f"error: the installed wheel did not run a guest: {live}")
     process = live.stderr.split()[0].decode()

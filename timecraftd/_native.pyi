@@ -111,8 +111,10 @@ def to_wasm(source: bytes) -> bytes:
 def inspect_module(wasm: bytes) -> ModuleInfo:
     """Validates and describes a module. Raises ModuleError."""
 
-def compile_module(wasm: bytes, digest: str, artifact_dir: str, artifact_bytes_max: int) -> Literal["cached", "compiled", "recompiled"]:
-    """Puts the module's machine code into the artifact cache, if it isn't there."""
+def compile_module(
+    wasm_path: str, digest: str, artifact_dir: str, artifact_bytes_max: int
+) -> Literal["cached", "compiled", "recompiled"]:
+    """Puts the module's machine code into the artifact cache, if it isn't there. Raises ModuleError, EngineError."""
 
 def build_info() -> dict[str, str]:
     """version, profile (debug|release), engine, engine_version, compiler, target, cpu_features, flags, log_format."""

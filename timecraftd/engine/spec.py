@@ -38,7 +38,9 @@ class LogSpec:
     process_id: str
     """UUID."""
     manifest: bytes
-    """JSON: digests of module, config and runtime; goes into the log's first record."""
+    """JSON: digests of module, config and runtime; goes into the first record of each epoch."""
+    epoch: int = 0
+    """0 for a new process; each resumption is one more."""
     ring_path: str | None = None
     ring_bytes: int = 8 * MIB
     block_bytes_max: int = 64 << 10

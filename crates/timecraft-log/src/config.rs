@@ -1,0 +1,86 @@
+//! How a log is written.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Compression of blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Blocks are stored as encoded.
+    None,
+    /// LZ4 block format, where it gains at least 5 %.
+    #[default]
+    Lz4,
+}
+
+/// What is kept of the bytes a guest sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// All bytes.
+    #[default]
+    Inline,
+    /// A digest where a record sends more than [`DIGEST_OVER`](crate::DIGEST_OVER) bytes.
+    Digest,
+}
+
+/// What happens to the guest when there is no room for its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// Its next append fails: nothing runs unrecorded.
+    #[default]
+    Stop,
+    /// It runs on, the log is marked incomplete, and what is lost is counted.
+    Continue,
+}
+
+/// Configuration of a log that is to be written. All sizes are in bytes.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// Directory of the log; created if absent.
+    pub dir: PathBuf,
+    /// Identity of the process; must be equal over all epochs.
+    pub process: [u8; 16],
+    /// Epoch, for the headers of segments.
+    pub epoch: u32,
+    /// File of the ring, best on tmpfs. `None`: `ring.buf` in `dir`.
+    pub ring_path: Option<PathBuf>,
+    /// Capacity of the ring: a power of two, at least a page, at most 1 GiB.
+    pub ring_bytes: usize,
+    /// A block is closed when its encoded, uncompressed records reach this size (1 KiB to 1 MiB).
+    pub block_bytes_max: usize,
+    /// A segment is sealed when it reaches this size.
+    pub segment_bytes_max: u64,
+    /// Compression of blocks.
+    pub compression: Compression,
+    /// Written blocks reach the medium at the latest after this time. `None`: at the seal only.
+    pub fsync_interval: Option<Duration>,
+    /// A partial block is written at the latest after this time, so that followers see it.
+    pub flush_interval: Duration,
+    /// Bound of what this writer stores, over all segments. `None`: the disk.
+    pub log_bytes_max: Option<u64>,
+    /// What happens when the disk is full, or `log_bytes_max` reached.
+    pub on_full: OnFull,
+    /// What is kept of the bytes a guest sends.
+    pub output: Output,
+}
+
+impl LogConfig {
+    /// The defaults, for the log of `process` in `dir`.
+    pub fn new(dir: impl Into<PathBuf>, process: [u8; 16]) -> Self {
+        Self {
+            dir: dir.into(),
+            process,
+            epoch: 0,
+            ring_path: None,
+            ring_bytes: 8 << 20,
+            block_bytes_max: 64 << 10,
+            segment_bytes_max: 64 << 20,
+            compression: Compression::default(),
+            fsync_interval: Some(Duration::from_millis(100)),
+            flush_interval: Duration::from_millis(200),
+            log_bytes_max: None,
+            on_full: OnFull::default(),
+            output: Output::default(),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The log of execution of a WebAssembly guest: what every host call did to the guest, in order.
+//!
+//! The guest's thread appends raw records to a [`Ring`]; a writer thread ([`start`]) drains the
+//! ring into delta-coded, compressed, checksummed blocks within segment files; [`LogReader`] reads
+//! them back; [`recover`] repairs the log of a process whose host died. The layout of everything
+//! on disk is specified in `docs/log-format.md`.
+//!
+//! Nothing in here knows of WASI or of a WebAssembly engine: calls are `u16` ids, arguments `u64`.
+
+#[cfg(target_endian = "big")]
+compile_error!("rings and records are memory images in little-endian byte order");
+
+mod block;
+mod bytes;
+mod codec;
+mod config;
+mod dir;
+mod error;
+mod log;
+mod record;
+mod recovery;
+mod ring;
+mod segment;
+mod storage;
+mod writer;
+
+pub use block::{BLOCK_HEADER_LEN, BlockDecoder, BlockEncoder, BlockInfo, decode_block};
+pub use config::{Compression, LogConfig, OnFull, Output};
+pub use error::{AppendError, LogError, Reason};
+pub use log::{BlockFilter, Blocks, LogReader};
+pub use record::{
+    ARGS_MAX, CALL_END, CALL_START, CONTROL_BASE, DIGEST_LEN, DIGEST_OVER, Head, RECORD_BYTES_MAX, REGIONS_MAX,
+    RecordView, Regions, digest_sent,
+};
+pub use recovery::{RecoveryReport, recover};
+pub use ring::{Ring, RingIdentity, RingImage, RingReader, RingWriter};
+pub use segment::{
+    INDEX_ENTRY_LEN, IndexEntry, SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentInfo, SegmentReader, SegmentStart,
+    SegmentWriter,
+};
+pub use storage::{DirStorage, SegmentFile, Storage};
+pub use writer::{LogStats, LogSummary, LogWriterHandle, start, start_with_storage};
+
+/// Version of the segment and block formats this crate writes, and the newest it reads.
+pub const FORMAT_VERSION: u16 = 1;

@@ -1,0 +1,275 @@
+//! Reading a log: all its segments in a row.
+
+use crate::block::{BLOCK_HEADER_LEN, BlockDecoder, BlockInfo};
+use crate::dir;
+use crate::error::{LogError, Reason};
+use crate::record::RecordView;
+use crate::segment::{SegmentInfo, SegmentReader, list_segments, segment_name};
+use std::path::{Path, PathBuf};
+
+/// Which blocks a reader may skip: those without any call, or any first argument, of interest.
+///
+/// A hint: the records of a block that is not skipped are all returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockFilter {
+    /// Bits as in [`BlockInfo::call_filter`].
+    pub calls: u64,
+    /// Bits as in [`BlockInfo::fd_filter`].
+    pub fds: u64,
+}
+
+impl BlockFilter {
+    /// Keeps blocks that may hold one of `calls`.
+    pub fn of_calls(calls: &[u16]) -> Self {
+        Self { calls: calls.iter().fold(0, |bits, call| bits | 1 << (call % 64)), fds: u64::MAX }
+    }
+
+    /// Keeps blocks that may hold a call with one of `fds` as first argument.
+    pub fn of_fds(fds: &[u64]) -> Self {
+        Self { calls: u64::MAX, fds: fds.iter().fold(0, |bits, fd| bits | 1 << (fd % 64)) }
+    }
+
+    fn keeps(self, block: &BlockInfo) -> bool {
+        // A block whose calls have no arguments at all has no bit set, and cannot match a fd.
+        block.call_filter & self.calls != 0 && (self.fds == u64::MAX || block.fd_filter & self.fds != 0)
+    }
+}
+
+/// Reader of the log in a directory, which may still be written.
+///
+/// Of a live log it sees what is in segments: records reach them at the latest after
+/// `LogConfig::flush_interval`. Of a log whose host died it sees the same; what is still in the
+/// ring comes with [`recover`](crate::recover).
+#[derive(Debug)]
+pub struct LogReader {
+    dir: PathBuf,
+    segments: Vec<SegmentInfo>,
+    current: SegmentReader,
+    /// Next block of the current segment.
+    next_block: usize,
+    decoder: BlockDecoder,
+    buffer: Vec<u8>,
+    filter: Option<BlockFilter>,
+}
+
+impl LogReader {
+    /// Opens the log in `dir`, at its first record.
+    pub fn open(dir: &Path) -> Result<Self, LogError> {
+        let mut segments: Vec<SegmentInfo> = Vec::new();
+        for (_, path) in list_segments(dir)? {
+            match SegmentReader::open(&path) {
+                Ok(reader) => segments.push(reader.info().clone()),
+                // The writer has just created it.
+                Err(LogError::Corrupt { reason: Reason::Truncated, .. }) if !segments.is_empty() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(first) = segments.first() else { return Err(LogError::NoLog(dir.to_owned())) };
+        let current = SegmentReader::open(&first.path)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            segments,
+            current,
+            next_block: 0,
+            decoder: BlockDecoder::default(),
+            buffer: Vec::new(),
+            filter: None,
+        })
+    }
+
+    /// The next record; `None` at the end. May be called again when a live log has grown.
+    #[allow(clippy::should_implement_trait)] // a lending iterator
+    #[inline]
+    pub fn next(&mut self) -> Result<Option<RecordView<'_>>, LogError> {
+        while self.decoder.next_seq().is_none() {
+            if !self.load_block()? {
+                return Ok(None);
+            }
+        }
+        let next_seq = self.decoder.next_seq().unwrap_or_default();
+        let (current, block) = (&self.current, self.next_block - 1);
+        self.decoder.next().map_err(|reason| current.corrupt(current.entries()[block].offset, next_seq, reason))
+    }
+
+    /// Skips blocks that cannot hold what `filter` asks for, from the next block on.
+    pub fn set_filter(&mut self, filter: Option<BlockFilter>) {
+        self.filter = filter;
+    }
+
+    /// Moves so that record `seq` is the next one: or the first that there is, or the end.
+    pub fn seek(&mut self, seq: u64) -> Result<(), LogError> {
+        self.refresh()?;
+        let segment = self.segments.partition_point(|segment| segment.start.base_seq <= seq);
+        self.enter(segment.saturating_sub(1))?;
+        let blocks = self.current.entries();
+        self.next_block = blocks.partition_point(|block| block.base_seq <= seq).saturating_sub(1);
+        self.skip_records(seq)
+    }
+
+    /// Moves so that the first record at or after `time_ns` is the next one, or to the end.
+    pub fn seek_time(&mut self, time_ns: u64) -> Result<(), LogError> {
+        self.refresh()?;
+        let segment = self.segments.partition_point(|segment| segment.start.base_time_ns < time_ns);
+        self.enter(segment.saturating_sub(1))?;
+        let blocks = self.current.entries();
+        let block = blocks.partition_point(|block| block.first_time_ns < time_ns);
+        self.next_block = block.saturating_sub(1);
+        let filter = self.filter.take();
+        let found = loop {
+            match self.next() {
+                Ok(Some(record)) if record.time_ns() < time_ns => {}
+                Ok(record) => break Ok(record.map(|record| record.seq())),
+                Err(error) => break Err(error),
+            }
+        };
+        self.filter = filter;
+        match found? {
+            Some(seq) => self.seek(seq),
+            None => Ok(()),
+        }
+    }
+
+    /// Last record that is in a segment now, if any.
+    pub fn last_seq(&mut self) -> Result<Option<u64>, LogError> {
+        self.refresh()?;
+        let last = self.segments.last().filter(|last| last.next_seq > self.segments[0].start.base_seq);
+        Ok(last.map(|last| last.next_seq - 1))
+    }
+
+    /// The segments, in order, as of the last look.
+    pub fn segments(&self) -> &[SegmentInfo] {
+        &self.segments
+    }
+
+    /// First record that the log's writer had no room for, if it ran out.
+    pub fn first_lost_seq(&self) -> Result<Option<u64>, LogError> {
+        dir::read_lost_mark(&self.dir)
+    }
+
+    /// The headers of all blocks in order, without decompressing any.
+    pub fn blocks(&self) -> Blocks {
+        let paths: Vec<_> = self.segments.iter().map(|segment| segment.path.clone()).collect();
+        Blocks { paths: paths.into_iter(), current: None }
+    }
+
+    /// Takes note of what the writer added.
+    fn refresh(&mut self) -> Result<(), LogError> {
+        loop {
+            let last = self.segments.last_mut().expect("a log has a segment");
+            let next_path = self.dir.join(segment_name(last.start.number + 1));
+            // Looked for before the last segment is read: that one is complete if this is there.
+            let next = match SegmentReader::open(&next_path) {
+                Ok(reader) => Some(reader.info().clone()),
+                Err(LogError::Corrupt { reason: Reason::Truncated, .. }) => None,
+                Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            if last.path == self.current.info().path {
+                self.current.refresh()?;
+                *last = self.current.info().clone();
+            } else if !last.sealed {
+                *last = SegmentReader::open(&last.path)?.info().clone();
+            }
+            match next {
+                Some(next) => self.segments.push(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Makes segment `index` the current one, at its first block.
+    fn enter(&mut self, index: usize) -> Result<(), LogError> {
+        let path = &self.segments[index].path;
+        if *path != self.current.info().path {
+            self.current = SegmentReader::open(path)?;
+        }
+        self.next_block = 0;
+        self.decoder.clear();
+        Ok(())
+    }
+
+    /// Decodes up to record `seq`, in the next block.
+    fn skip_records(&mut self, seq: u64) -> Result<(), LogError> {
+        let filter = self.filter.take();
+        let mut result = self.load_block().map(drop);
+        while result.is_ok() && self.decoder.next_seq().is_some_and(|next| next < seq) {
+            result = self.next().map(drop);
+        }
+        self.filter = filter;
+        result
+    }
+
+    /// Starts on the next block that the filter keeps; false at the end of the log.
+    fn load_block(&mut self) -> Result<bool, LogError> {
+        loop {
+            let Some(&entry) = self.current.entries().get(self.next_block) else {
+                if !self.advance()? {
+                    return Ok(false);
+                }
+                continue;
+            };
+            if let Some(filter) = self.filter {
+                let block = self.current.block_info(&entry)?;
+                if !filter.keeps(&block) {
+                    self.next_block += 1;
+                    continue;
+                }
+            }
+            let block = self.current.read_block(&entry, &mut self.buffer)?;
+            self.next_block += 1;
+            self.decoder
+                .begin(&block, &self.buffer[BLOCK_HEADER_LEN..])
+                .map_err(|reason| self.current.corrupt(entry.offset, entry.base_seq, reason))?;
+            return Ok(true);
+        }
+    }
+
+    /// Finds more blocks, here or in the next segment; false if there are none now.
+    fn advance(&mut self) -> Result<bool, LogError> {
+        self.refresh()?;
+        self.current.refresh()?;
+        if self.next_block < self.current.entries().len() {
+            return Ok(true);
+        }
+        let info = self.current.info();
+        let number = info.start.number;
+        let Some(next) = self.segments.iter().position(|next| next.start.number > number) else {
+            return self.current.damage().map_or(Ok(false), Err);
+        };
+        if self.segments[next].start.base_seq != info.next_seq {
+            let truncated = || self.current.corrupt(info.len, info.next_seq, Reason::Truncated);
+            return Err(self.current.damage().unwrap_or_else(truncated));
+        }
+        self.enter(next)?;
+        Ok(true)
+    }
+}
+
+/// The headers of a log's blocks, in order.
+#[derive(Debug)]
+pub struct Blocks {
+    paths: std::vec::IntoIter<PathBuf>,
+    current: Option<(SegmentReader, usize)>,
+}
+
+impl Iterator for Blocks {
+    type Item = Result<BlockInfo, LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((reader, next)) = &mut self.current
+                && let Some(entry) = reader.entries().get(*next)
+            {
+                *next += 1;
+                return Some(reader.block_info(entry));
+            }
+            if let Some(damage) = self.current.take().and_then(|(reader, _)| reader.damage()) {
+                return Some(Err(damage));
+            }
+            match SegmentReader::open(&self.paths.next()?) {
+                Ok(reader) => self.current = Some((reader, 0)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,528 @@
+//! Segments: files of blocks, with an index and a footer once they are sealed.
+
+use crate::FORMAT_VERSION;
+use crate::block::{BLOCK_HEADER_LEN, BlockInfo, EncodedBlock, FLAG_END};
+use crate::bytes::{put, u16_at, u32_at, u64_at};
+use crate::error::{LogError, Reason};
+use crate::storage::{SegmentFile, Storage, sync_dir, write_all};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+/// Length of a segment's header, in bytes.
+pub const SEGMENT_HEADER_LEN: usize = 64;
+/// Length of a segment's footer, in bytes.
+pub const SEGMENT_FOOTER_LEN: usize = 64;
+/// Length of an entry of the index, in bytes.
+pub const INDEX_ENTRY_LEN: usize = 32;
+
+const HEADER_MAGIC: &[u8; 4] = b"TCL1";
+const INDEX_MAGIC: &[u8; 4] = b"TCLI";
+const FOOTER_MAGIC: &[u8; 4] = b"TCLF";
+/// Magic and number of entries.
+const INDEX_HEADER_LEN: usize = 8;
+const EXTENSION: &str = "tcl";
+
+/// What a segment's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentStart {
+    /// Identity of the process.
+    pub process: [u8; 16],
+    /// Number of the segment within its log, from 0.
+    pub number: u32,
+    /// Epoch in which the segment was begun.
+    pub epoch: u32,
+    /// Sequence number of the first record.
+    pub base_seq: u64,
+    /// Time of the first record.
+    pub base_time_ns: u64,
+    /// Rolling hash over all records before.
+    pub chain: u64,
+}
+
+impl SegmentStart {
+    fn encode(&self) -> [u8; SEGMENT_HEADER_LEN] {
+        let mut out = [0; SEGMENT_HEADER_LEN];
+        put(&mut out, 0, HEADER_MAGIC);
+        put(&mut out, 4, &FORMAT_VERSION.to_le_bytes());
+        put(&mut out, 6, &(SEGMENT_HEADER_LEN as u16).to_le_bytes());
+        put(&mut out, 8, &self.process);
+        put(&mut out, 24, &self.number.to_le_bytes());
+        put(&mut out, 28, &self.epoch.to_le_bytes());
+        put(&mut out, 32, &self.base_seq.to_le_bytes());
+        put(&mut out, 40, &self.base_time_ns.to_le_bytes());
+        put(&mut out, 48, &self.chain.to_le_bytes());
+        let crc = crc32c::crc32c(&out[..60]);
+        put(&mut out, 60, &crc.to_le_bytes());
+        out
+    }
+
+    fn parse(path: &Path, bytes: &[u8; SEGMENT_HEADER_LEN]) -> Result<Self, LogError> {
+        if &bytes[..4] != HEADER_MAGIC {
+            return Err(LogError::corrupt(path, 0, None, Reason::BadMagic));
+        }
+        let found = u16_at(bytes, 4);
+        if found > FORMAT_VERSION {
+            let (path, supported) = (path.to_owned(), FORMAT_VERSION);
+            return Err(LogError::VersionNewer { path, found, supported });
+        }
+        if crc32c::crc32c(&bytes[..60]) != u32_at(bytes, 60) {
+            return Err(LogError::corrupt(path, 0, None, Reason::CorruptCrc));
+        }
+        if usize::from(u16_at(bytes, 6)) != SEGMENT_HEADER_LEN {
+            return Err(LogError::corrupt(path, 6, None, Reason::Malformed("header length")));
+        }
+        Ok(Self {
+            process: bytes[8..24].try_into().expect("16 bytes"),
+            number: u32_at(bytes, 24),
+            epoch: u32_at(bytes, 28),
+            base_seq: u64_at(bytes, 32),
+            base_time_ns: u64_at(bytes, 40),
+            chain: u64_at(bytes, 48),
+        })
+    }
+}
+
+/// Where a block lies, and what it begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// Offset of the block's header in the file, in bytes.
+    pub offset: u64,
+    /// Sequence number of the first record.
+    pub base_seq: u64,
+    /// Time of the first record.
+    pub first_time_ns: u64,
+    /// Length of the block with its header, in bytes.
+    pub len: u32,
+    /// Flags of the block.
+    pub flags: u32,
+}
+
+impl IndexEntry {
+    fn of(block: &BlockInfo, offset: u64) -> Self {
+        Self {
+            offset,
+            base_seq: block.base_seq,
+            first_time_ns: block.first_time_ns,
+            len: block.len_with_header() as u32,
+            flags: u32::from(block.flags),
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.offset.to_le_bytes());
+        out.extend_from_slice(&self.base_seq.to_le_bytes());
+        out.extend_from_slice(&self.first_time_ns.to_le_bytes());
+        out.extend_from_slice(&self.len.to_le_bytes());
+        out.extend_from_slice(&self.flags.to_le_bytes());
+    }
+
+    fn parse(bytes: &[u8]) -> Self {
+        Self {
+            offset: u64_at(bytes, 0),
+            base_seq: u64_at(bytes, 8),
+            first_time_ns: u64_at(bytes, 16),
+            len: u32_at(bytes, 24),
+            flags: u32_at(bytes, 28),
+        }
+    }
+}
+
+/// The blocks of a segment, as its writer and its scanner come to know them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BlockList {
+    pub entries: Vec<IndexEntry>,
+    /// Header of the last block.
+    pub last: Option<BlockInfo>,
+}
+
+impl BlockList {
+    fn push(&mut self, block: BlockInfo, offset: u64) {
+        self.entries.push(IndexEntry::of(&block, offset));
+        self.last = Some(block);
+    }
+
+    /// Offset behind the last block.
+    fn end(&self) -> u64 {
+        self.entries.last().map_or(SEGMENT_HEADER_LEN as u64, |last| last.offset + u64::from(last.len))
+    }
+}
+
+/// File name of the segment with this number.
+pub(crate) fn segment_name(number: u32) -> String {
+    format!("{number:06}.{EXTENSION}")
+}
+
+/// The segments in `dir` by number.
+pub(crate) fn list_segments(dir: &Path) -> Result<Vec<(u32, PathBuf)>, LogError> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(LogError::io(dir, "list"))? {
+        let path = entry.map_err(LogError::io(dir, "list"))?.path();
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let is_segment = path.extension().is_some_and(|extension| extension == EXTENSION);
+        if let (true, Ok(number)) = (is_segment, stem.parse()) {
+            found.push((number, path));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// A segment that is being written.
+pub struct SegmentWriter {
+    path: PathBuf,
+    file: Box<dyn SegmentFile>,
+    start: SegmentStart,
+    blocks: BlockList,
+    unsynced: bool,
+}
+
+impl std::fmt::Debug for SegmentWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SegmentWriter").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl SegmentWriter {
+    /// Creates the segment's file in `dir`, and makes its header and name durable.
+    pub fn create(storage: &mut dyn Storage, dir: &Path, start: SegmentStart) -> Result<Self, LogError> {
+        let path = dir.join(segment_name(start.number));
+        let mut file = storage.create(&path).map_err(LogError::io(&path, "create"))?;
+        write_all(file.as_mut(), &[&start.encode()])
+            .and_then(|()| file.sync_data())
+            .and_then(|()| sync_dir(dir))
+            .map_err(|error| {
+                // Without a header it is no segment; if even this fails, recovery removes it.
+                let _ = std::fs::remove_file(&path);
+                LogError::io(&path, "write header of")(error)
+            })?;
+        Ok(Self { path, file, start, blocks: BlockList::default(), unsynced: false })
+    }
+
+    /// Continues an unsealed segment behind `blocks`; what lies behind them is cut off.
+    pub(crate) fn resume(
+        storage: &mut dyn Storage,
+        path: &Path,
+        start: SegmentStart,
+        blocks: BlockList,
+    ) -> Result<Self, LogError> {
+        let end = blocks.end();
+        let mut file = storage.open(path, end).map_err(LogError::io(path, "open"))?;
+        file.truncate(end).map_err(LogError::io(path, "truncate"))?;
+        Ok(Self { path: path.to_owned(), file, start, blocks, unsynced: true })
+    }
+
+    /// Appends a block. If that fails, the segment is as it was before, if at all possible.
+    pub(crate) fn append(&mut self, block: &EncodedBlock<'_>) -> Result<(), LogError> {
+        let offset = self.blocks.end();
+        let mut info = block.info;
+        info.prev_block_len = self.blocks.entries.last().map_or(0, |last| last.len);
+        let header = info.encode();
+        let mut parts = Vec::with_capacity(block.parts.len() + 1);
+        parts.push(header.as_slice());
+        parts.extend_from_slice(&block.parts);
+        if let Err(error) = write_all(self.file.as_mut(), &parts) {
+            // A torn block that stays is cut off by recovery.
+            let _ = self.file.truncate(offset);
+            return Err(LogError::io(&self.path, "write")(error));
+        }
+        self.blocks.push(info, offset);
+        self.unsynced = true;
+        Ok(())
+    }
+
+    /// Makes all appended blocks durable.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        if self.unsynced {
+            self.file.sync_data().map_err(LogError::io(&self.path, "sync"))?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Writes index and footer, and makes the segment durable. Returns the file's length.
+    pub fn seal(mut self) -> Result<u64, LogError> {
+        let end = self.blocks.end();
+        let tail = encode_tail(&self.start, &self.blocks);
+        if let Err(error) = write_all(self.file.as_mut(), &[&tail]) {
+            let _ = self.file.truncate(end);
+            return Err(LogError::io(&self.path, "seal")(error));
+        }
+        self.unsynced = true;
+        self.sync()?;
+        Ok(end + tail.len() as u64)
+    }
+
+    /// Length of the file so far, in bytes.
+    pub fn len(&self) -> u64 {
+        self.blocks.end()
+    }
+
+    /// Whether there are no blocks yet.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.entries.is_empty()
+    }
+}
+
+/// Index and footer.
+fn encode_tail(start: &SegmentStart, blocks: &BlockList) -> Vec<u8> {
+    let mut tail = Vec::with_capacity(INDEX_HEADER_LEN + blocks.entries.len() * INDEX_ENTRY_LEN + SEGMENT_FOOTER_LEN);
+    tail.extend_from_slice(INDEX_MAGIC);
+    tail.extend_from_slice(&(blocks.entries.len() as u32).to_le_bytes());
+    blocks.entries.iter().for_each(|entry| entry.encode(&mut tail));
+    let mut footer = [0; SEGMENT_FOOTER_LEN];
+    let flags = blocks.entries.iter().fold(0, |flags, entry| flags | entry.flags) as u16;
+    let first = blocks.entries.first();
+    let last = blocks.last.as_ref();
+    let first_seq = first.map_or(start.base_seq, |first| first.base_seq);
+    let next_seq = last.map_or(first_seq, |last| last.last_seq() + 1);
+    put(&mut footer, 0, FOOTER_MAGIC);
+    put(&mut footer, 4, &FORMAT_VERSION.to_le_bytes());
+    put(&mut footer, 6, &flags.to_le_bytes());
+    put(&mut footer, 8, &blocks.end().to_le_bytes());
+    put(&mut footer, 16, &(tail.len() as u32).to_le_bytes());
+    put(&mut footer, 20, &crc32c::crc32c(&tail).to_le_bytes());
+    put(&mut footer, 24, &first_seq.to_le_bytes());
+    put(&mut footer, 32, &next_seq.to_le_bytes());
+    put(&mut footer, 40, &first.map_or(0, |first| first.first_time_ns).to_le_bytes());
+    put(&mut footer, 48, &last.map_or(0, |last| last.last_time_ns).to_le_bytes());
+    put(&mut footer, 56, &((next_seq - first_seq) as u32).to_le_bytes());
+    let crc = crc32c::crc32c(&footer[..60]);
+    put(&mut footer, 60, &crc.to_le_bytes());
+    tail.extend_from_slice(&footer);
+    tail
+}
+
+/// What is known of a segment without reading its blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// The file.
+    pub path: PathBuf,
+    /// What the header says.
+    pub start: SegmentStart,
+    /// Whether index and footer are there and good.
+    pub sealed: bool,
+    /// Length of the file, in bytes.
+    pub len: u64,
+    /// Sequence number behind the last record.
+    pub next_seq: u64,
+    /// Time of the last record, or of the segment's start if there is none.
+    pub last_time_ns: u64,
+    /// Whether an end record is in it.
+    pub has_end: bool,
+}
+
+/// Where a scan for blocks stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ScanEnd {
+    /// At the end of the file, or in a block that is not all there (yet).
+    File,
+    /// At an index.
+    Index,
+    /// At something that is no block.
+    Damage(Reason),
+}
+
+/// Reader of one segment: finds its blocks, by index or by scan.
+#[derive(Debug)]
+pub struct SegmentReader {
+    file: File,
+    info: SegmentInfo,
+    pub(crate) blocks: BlockList,
+    damage: Option<Reason>,
+}
+
+impl SegmentReader {
+    /// Opens the segment at `path`: by its footer, or if there is no good one, by a scan of the
+    /// headers of its blocks.
+    ///
+    /// Blocks behind a damaged header are not found: see [`damage`](Self::damage).
+    pub fn open(path: &Path) -> Result<Self, LogError> {
+        let file = File::open(path).map_err(LogError::io(path, "open"))?;
+        let len = file.metadata().map_err(LogError::io(path, "inspect"))?.len();
+        if len < SEGMENT_HEADER_LEN as u64 {
+            return Err(LogError::corrupt(path, len, None, Reason::Truncated));
+        }
+        let mut header = [0; SEGMENT_HEADER_LEN];
+        file.read_exact_at(&mut header, 0).map_err(LogError::io(path, "read"))?;
+        let start = SegmentStart::parse(path, &header)?;
+        let info = SegmentInfo {
+            path: path.to_owned(),
+            start,
+            sealed: false,
+            len,
+            next_seq: start.base_seq,
+            last_time_ns: start.base_time_ns,
+            has_end: false,
+        };
+        let mut reader = Self { file, info, blocks: BlockList::default(), damage: None };
+        if !reader.load_index()? {
+            reader.scan()?;
+        }
+        Ok(reader)
+    }
+
+    /// What the scan for blocks ended at, if that was neither a block nor the end of the file.
+    pub fn damage(&self) -> Option<LogError> {
+        self.damage.map(|reason| self.corrupt(self.blocks.end(), self.info.next_seq, reason))
+    }
+
+    /// What is known of the segment.
+    pub fn info(&self) -> &SegmentInfo {
+        &self.info
+    }
+
+    /// The segment's blocks, in order.
+    pub fn entries(&self) -> &[IndexEntry] {
+        &self.blocks.entries
+    }
+
+    /// Looks for blocks that were appended since; no effect on a sealed segment.
+    pub fn refresh(&mut self) -> Result<(), LogError> {
+        if self.info.sealed {
+            return Ok(());
+        }
+        let len = self.file.metadata().map_err(LogError::io(&self.info.path, "inspect"))?.len();
+        if len == self.info.len {
+            return Ok(());
+        }
+        self.info.len = len;
+        if self.scan()? == ScanEnd::Index {
+            self.load_index()?;
+        }
+        Ok(())
+    }
+
+    /// Reads the header of a block alone.
+    pub fn block_info(&self, entry: &IndexEntry) -> Result<BlockInfo, LogError> {
+        let mut header = [0; BLOCK_HEADER_LEN];
+        self.read_at(&mut header, entry.offset)?;
+        self.parse_block(&header, entry)
+    }
+
+    /// Reads a whole block into `buffer`; returns its header. Its stored bytes then begin at
+    /// [`BLOCK_HEADER_LEN`] of the buffer.
+    pub fn read_block(&self, entry: &IndexEntry, buffer: &mut Vec<u8>) -> Result<BlockInfo, LogError> {
+        let len = entry.len as usize;
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
+        buffer.truncate(len);
+        self.read_at(buffer, entry.offset)?;
+        self.parse_block(buffer, entry)
+    }
+
+    /// An error about the bytes at `offset`, where record `next_seq` would be.
+    pub(crate) fn corrupt(&self, offset: u64, next_seq: u64, reason: Reason) -> LogError {
+        LogError::corrupt(&self.info.path, offset, next_seq.checked_sub(1), reason)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), LogError> {
+        self.file.read_exact_at(buffer, offset).map_err(LogError::io(&self.info.path, "read"))
+    }
+
+    fn parse_block(&self, bytes: &[u8], entry: &IndexEntry) -> Result<BlockInfo, LogError> {
+        let corrupt = |reason| self.corrupt(entry.offset, entry.base_seq, reason);
+        let mut info = BlockInfo::parse(bytes).map_err(corrupt)?;
+        info.segment = self.info.start.number;
+        info.offset = entry.offset;
+        if IndexEntry::of(&info, entry.offset) != *entry {
+            return Err(corrupt(Reason::Malformed("index and block differ")));
+        }
+        Ok(info)
+    }
+
+    /// Takes the blocks from index and footer; false if these are not there or not good.
+    fn load_index(&mut self) -> Result<bool, LogError> {
+        let least = (SEGMENT_HEADER_LEN + INDEX_HEADER_LEN + SEGMENT_FOOTER_LEN) as u64;
+        if self.info.sealed || self.info.len < least {
+            return Ok(self.info.sealed);
+        }
+        let mut footer = [0; SEGMENT_FOOTER_LEN];
+        let footer_at = self.info.len - SEGMENT_FOOTER_LEN as u64;
+        self.read_at(&mut footer, footer_at)?;
+        let index_at = u64_at(&footer, 8);
+        let index_len = u32_at(&footer, 16);
+        let good = &footer[..4] == FOOTER_MAGIC
+            && crc32c::crc32c(&footer[..60]) == u32_at(&footer, 60)
+            && index_at.checked_add(u64::from(index_len)) == Some(footer_at)
+            && index_len as usize >= INDEX_HEADER_LEN;
+        if !good {
+            return Ok(false);
+        }
+        let mut index = vec![0; index_len as usize];
+        self.read_at(&mut index, index_at)?;
+        if crc32c::crc32c(&index) != u32_at(&footer, 20) {
+            return Ok(false);
+        }
+        self.blocks.last = None;
+        self.blocks.entries = index[INDEX_HEADER_LEN..].chunks_exact(INDEX_ENTRY_LEN).map(IndexEntry::parse).collect();
+        self.info.sealed = true;
+        self.info.next_seq = u64_at(&footer, 32);
+        self.info.last_time_ns = u64_at(&footer, 48);
+        self.info.has_end = u16_at(&footer, 6) & u16::from(FLAG_END) != 0;
+        Ok(true)
+    }
+
+    /// Walks from the last known block to the end of the file, header by header.
+    fn scan(&mut self) -> Result<ScanEnd, LogError> {
+        let end = loop {
+            let offset = self.blocks.end();
+            match self.scan_block(offset)? {
+                Ok(block) => self.add_block(block, offset),
+                Err(end) => break end,
+            }
+        };
+        self.damage = if let ScanEnd::Damage(reason) = end { Some(reason) } else { None };
+        Ok(end)
+    }
+
+    /// The header of the block at `offset`, if it is the next one and all of the block is there.
+    fn scan_block(&self, offset: u64) -> Result<Result<BlockInfo, ScanEnd>, LogError> {
+        let left = self.info.len.saturating_sub(offset);
+        let mut header = [0; BLOCK_HEADER_LEN];
+        let header_len = BLOCK_HEADER_LEN.min(usize::try_from(left).unwrap_or(BLOCK_HEADER_LEN));
+        self.read_at(&mut header[..header_len], offset)?;
+        if header_len >= INDEX_HEADER_LEN && header.starts_with(INDEX_MAGIC) {
+            return Ok(Err(ScanEnd::Index));
+        }
+        if header_len < BLOCK_HEADER_LEN {
+            return Ok(Err(ScanEnd::File));
+        }
+        let block = match BlockInfo::parse(&header) {
+            Ok(block) => block,
+            Err(reason) => return Ok(Err(ScanEnd::Damage(reason))),
+        };
+        let prev_len = self.blocks.entries.last().map_or(0, |last| last.len);
+        if block.base_seq != self.info.next_seq || block.prev_block_len != prev_len {
+            return Ok(Err(ScanEnd::Damage(Reason::Malformed("sequence of blocks"))));
+        }
+        Ok(if block.len_with_header() > left { Err(ScanEnd::File) } else { Ok(block) })
+    }
+
+    fn add_block(&mut self, block: BlockInfo, offset: u64) {
+        self.info.next_seq = block.last_seq() + 1;
+        self.info.last_time_ns = block.last_time_ns;
+        self.info.has_end |= block.flags & FLAG_END != 0;
+        self.blocks.push(block, offset);
+    }
+
+    /// Forgets all blocks from index `keep` on.
+    pub(crate) fn cut(&mut self, keep: usize) -> Result<(), LogError> {
+        let blocks = std::mem::take(&mut self.blocks.entries);
+        self.blocks.last = None;
+        self.info.next_seq = self.info.start.base_seq;
+        self.info.last_time_ns = self.info.start.base_time_ns;
+        self.info.has_end = false;
+        for entry in &blocks[..keep] {
+            let block = self.block_info(entry)?;
+            self.add_block(block, entry.offset);
+        }
+        Ok(())
+    }
+
+    /// Offset behind the last block, in bytes.
+    pub(crate) fn blocks_end(&self) -> u64 {
+        self.blocks.end()
+    }
+}

@@ -1,0 +1,79 @@
+//! Where segments are written: files, or what a test puts in their place to make them fail.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Seek as _, SeekFrom};
+use std::path::Path;
+
+/// A segment's file, open for appending.
+pub trait SegmentFile: Send {
+    /// Appends as much of `parts` as the system takes at once; returns the number of bytes.
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Cuts the file to `len` bytes; the next write goes there.
+    fn truncate(&mut self, len: u64) -> io::Result<()>;
+    /// Waits until the file's content is on the medium.
+    fn sync_data(&mut self) -> io::Result<()>;
+}
+
+/// A maker of segment files.
+pub trait Storage: Send {
+    /// Creates the file at `path`, which must not exist.
+    fn create(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>>;
+    /// Opens the file at `path`, to append behind its first `len` bytes.
+    fn open(&mut self, path: &Path, len: u64) -> io::Result<Box<dyn SegmentFile>>;
+}
+
+/// Files in directories.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DirStorage;
+
+impl Storage for DirStorage {
+    fn create(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
+        Ok(Box::new(File::options().write(true).create_new(true).open(path)?))
+    }
+
+    fn open(&mut self, path: &Path, len: u64) -> io::Result<Box<dyn SegmentFile>> {
+        let mut file = File::options().write(true).open(path)?;
+        file.seek(SeekFrom::Start(len))?;
+        Ok(Box::new(file))
+    }
+}
+
+impl SegmentFile for File {
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        io::Write::write_vectored(self, parts)
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.set_len(len)?;
+        self.seek(SeekFrom::Start(len)).map(drop)
+    }
+
+    fn sync_data(&mut self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+}
+
+/// Writes all of `parts`, however many writes it takes.
+pub(crate) fn write_all(file: &mut dyn SegmentFile, parts: &[&[u8]]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut rest = slices.as_mut_slice();
+    IoSlice::advance_slices(&mut rest, 0); // skips empty parts
+    while !rest.is_empty() {
+        let batch = &rest[..rest.len().min(IOV_MAX)];
+        match file.write_vectored(batch) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut rest, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Parts that one write takes, on Linux.
+const IOV_MAX: usize = 1024;
+
+/// Makes the names in the directory at `path` durable.
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

@@ -1,0 +1,518 @@
+//! The writer thread: from the ring to segments.
+
+use crate::block::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, BlockEncoder, EncodedBlock};
+use crate::config::{LogConfig, OnFull, Output};
+use crate::dir::{self, Lock};
+use crate::error::LogError;
+use crate::record::{DIGEST_LEN, DIGEST_OVER, RecordView, digest_sent, pack_region};
+use crate::recovery::recover_locked;
+use crate::ring::{ConsumerWaker, ProducerStats, Ring, RingIdentity, RingReader, RingWriter};
+use crate::segment::{SegmentStart, SegmentWriter};
+use crate::storage::{DirStorage, Storage};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Sleep of the thread while records keep coming.
+const SLEEP_ACTIVE: Duration = Duration::from_millis(5);
+/// Sleep of the thread while none come.
+const SLEEP_IDLE: Duration = Duration::from_millis(20);
+/// Records between two looks at the clock.
+const BATCH_RECORDS: usize = 1024;
+
+/// Counters of a log that is being written. Sizes in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Records stored in segments.
+    pub records: u64,
+    /// Blocks stored.
+    pub blocks: u64,
+    /// Segments begun.
+    pub segments: u64,
+    /// Size of the stored records as they were in the ring.
+    pub bytes_raw: u64,
+    /// Size of the stored blocks with their headers.
+    pub bytes_stored: u64,
+    /// Times the guest had to wait for room in the ring.
+    pub stalls: u64,
+    /// How long it waited in all, in nanoseconds.
+    pub stalled_ns: u64,
+    /// Records lost under [`OnFull::Continue`].
+    pub records_lost: u64,
+    /// Sequence number behind the last record in a segment.
+    pub next_seq_written: u64,
+    /// Sequence number behind the last record that survives a power cut.
+    pub next_seq_synced: u64,
+}
+
+/// A log that was finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSummary {
+    /// Last record in the log, if any.
+    pub last_seq: Option<u64>,
+    /// First record that is missing from the log, if any is.
+    pub first_lost_seq: Option<u64>,
+    /// Final counters.
+    pub stats: LogStats,
+}
+
+/// Starts to write the log that `config` describes, and the thread that does so.
+///
+/// An existing log of the same process in the directory is recovered first and then continued. A
+/// guest that waits for room in the ring gives up once `cancel` is set.
+pub fn start(config: LogConfig, cancel: Arc<AtomicBool>) -> Result<(RingWriter, LogWriterHandle), LogError> {
+    start_with_storage(config, cancel, Box::new(DirStorage))
+}
+
+/// As [`start`], with segments in `storage`.
+pub fn start_with_storage(
+    config: LogConfig,
+    cancel: Arc<AtomicBool>,
+    mut storage: Box<dyn Storage>,
+) -> Result<(RingWriter, LogWriterHandle), LogError> {
+    if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&config.block_bytes_max) {
+        return Err(LogError::Config("block_bytes_max must be 1 KiB to 1 MiB"));
+    }
+    std::fs::create_dir_all(&config.dir).map_err(LogError::io(&config.dir, "create"))?;
+    let lock = Lock::take(&config.dir)?;
+    let past = recover_locked(&config.dir, storage.as_mut())?;
+    if past.process.is_some_and(|process| process != config.process) {
+        return Err(LogError::OtherProcess(config.dir));
+    }
+    dir::prepare_lost_mark(&config.dir)?;
+    let ring_path = config.ring_path.clone().unwrap_or_else(|| config.dir.join("ring.buf"));
+    let ring_path = std::path::absolute(&ring_path).map_err(LogError::io(&ring_path, "resolve"))?;
+    dir::write_ring_pointer(&config.dir, &ring_path)?;
+    let digest = config.output == Output::Digest;
+    let identity = RingIdentity { process: config.process, epoch: config.epoch, digest };
+    let ring = Ring::create(&ring_path, config.ring_bytes, &identity)?;
+    let (ring_writer, ring_reader) = ring.split(past.next_seq, cancel);
+    let shared = Arc::new(Shared::new(past.next_seq, Arc::clone(ring_reader.stats())));
+    let waker = ring_reader.waker();
+    let files = LogFiles {
+        dir: config.dir.clone(),
+        process: config.process,
+        epoch: config.epoch,
+        segment_bytes_max: config.segment_bytes_max,
+        bytes_left: config.log_bytes_max.unwrap_or(u64::MAX),
+        bytes_max: config.log_bytes_max.unwrap_or(u64::MAX),
+        next_number: past.next_number,
+        chain: past.chain,
+        segment: None,
+        shared: Arc::clone(&shared),
+    };
+    let writer = Writer {
+        ring: ring_reader,
+        encoder: BlockEncoder::new(config.compression, config.block_bytes_max, past.next_seq, past.chain),
+        files,
+        storage,
+        digester: Digester::new(digest),
+        flush_interval: config.flush_interval,
+        fsync_interval: config.fsync_interval,
+        on_full: config.on_full,
+        pending_since: None,
+        unsynced_since: None,
+        shared: Arc::clone(&shared),
+    };
+    let thread = thread::Builder::new()
+        .name("timecraft-log".into())
+        .spawn(move || writer.run())
+        .map_err(LogError::io(&config.dir, "start a thread for"))?;
+    let handle = LogWriterHandle { dir: config.dir, ring_path, thread: Some(thread), waker, shared, _lock: lock };
+    Ok((ring_writer, handle))
+}
+
+/// What the writer thread shows to others.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    stop: AtomicBool,
+    /// Stop without sealing, as if killed.
+    abandon: AtomicBool,
+    records: AtomicU64,
+    blocks: AtomicU64,
+    segments: AtomicU64,
+    bytes_raw: AtomicU64,
+    bytes_stored: AtomicU64,
+    records_discarded: AtomicU64,
+    next_seq_written: AtomicU64,
+    next_seq_synced: AtomicU64,
+    producer: Arc<ProducerStats>,
+    failure: Mutex<Option<LogError>>,
+}
+
+impl Shared {
+    pub fn new(next_seq: u64, producer: Arc<ProducerStats>) -> Self {
+        Self {
+            stop: AtomicBool::new(false),
+            abandon: AtomicBool::new(false),
+            records: AtomicU64::new(0),
+            blocks: AtomicU64::new(0),
+            segments: AtomicU64::new(0),
+            bytes_raw: AtomicU64::new(0),
+            bytes_stored: AtomicU64::new(0),
+            records_discarded: AtomicU64::new(0),
+            next_seq_written: AtomicU64::new(next_seq),
+            next_seq_synced: AtomicU64::new(next_seq),
+            producer,
+            failure: Mutex::new(None),
+        }
+    }
+
+    fn stats(&self) -> LogStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        LogStats {
+            records: get(&self.records),
+            blocks: get(&self.blocks),
+            segments: get(&self.segments),
+            bytes_raw: get(&self.bytes_raw),
+            bytes_stored: get(&self.bytes_stored),
+            stalls: get(&self.producer.stalls),
+            stalled_ns: get(&self.producer.stalled_ns),
+            records_lost: get(&self.producer.records_lost) + get(&self.records_discarded),
+            next_seq_written: get(&self.next_seq_written),
+            next_seq_synced: get(&self.next_seq_synced),
+        }
+    }
+
+    fn failure(&self) -> Option<LogError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_failure(&self, error: LogError) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+}
+
+/// Handle of a log that is being written.
+///
+/// Dropping it without [`finish`](Self::finish) stops the thread and leaves ring and segment as if
+/// the process had been killed: recovery takes it from there.
+#[derive(Debug)]
+pub struct LogWriterHandle {
+    dir: PathBuf,
+    ring_path: PathBuf,
+    thread: Option<JoinHandle<Result<(), LogError>>>,
+    waker: ConsumerWaker,
+    shared: Arc<Shared>,
+    _lock: Lock,
+}
+
+impl LogWriterHandle {
+    /// Stores what is in the ring, seals the segment, makes all durable, and removes the ring.
+    ///
+    /// To be called when the guest has ended: an append after this fails. If the writer failed,
+    /// returns its error and leaves the ring to recovery, except under [`OnFull::Continue`].
+    pub fn finish(mut self) -> Result<LogSummary, LogError> {
+        self.shared.stop.store(true, Ordering::Release);
+        self.join()?;
+        dir::remove_ring(&self.dir, &self.ring_path)?;
+        let stats = self.shared.stats();
+        Ok(LogSummary {
+            last_seq: stats.next_seq_written.checked_sub(1),
+            first_lost_seq: dir::read_lost_mark(&self.dir)?,
+            stats,
+        })
+    }
+
+    /// Counters as of now.
+    pub fn stats(&self) -> LogStats {
+        self.shared.stats()
+    }
+
+    /// Why the writer failed, if it did. Under [`OnFull::Continue`] the guest runs on.
+    pub fn failure(&self) -> Option<LogError> {
+        self.shared.failure()
+    }
+
+    fn join(&mut self) -> Result<(), LogError> {
+        self.waker.wake();
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(LogError::WriterPanicked),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for LogWriterHandle {
+    fn drop(&mut self) {
+        self.shared.abandon.store(true, Ordering::Release);
+        // The error, if any, could be had from `failure` and `finish`.
+        let _ = self.join();
+    }
+}
+
+/// Segments in a row, within the bounds of a log.
+pub(crate) struct LogFiles {
+    pub dir: PathBuf,
+    pub process: [u8; 16],
+    pub epoch: u32,
+    pub segment_bytes_max: u64,
+    pub bytes_left: u64,
+    pub bytes_max: u64,
+    pub next_number: u32,
+    pub chain: u64,
+    pub segment: Option<SegmentWriter>,
+    pub shared: Arc<Shared>,
+}
+
+impl LogFiles {
+    /// Appends a block to the current segment, or to a new one.
+    pub fn store(&mut self, storage: &mut dyn Storage, block: &EncodedBlock<'_>) -> Result<(), LogError> {
+        let len = block.info.len_with_header();
+        if len > self.bytes_left {
+            return Err(LogError::LogFull(self.bytes_max));
+        }
+        let full = |segment: &SegmentWriter| !segment.is_empty() && segment.len() + len > self.segment_bytes_max;
+        if self.segment.as_ref().is_some_and(full) {
+            self.seal()?;
+        }
+        if self.segment.is_none() {
+            let start = SegmentStart {
+                process: self.process,
+                number: self.next_number,
+                epoch: self.epoch,
+                base_seq: block.info.base_seq,
+                base_time_ns: block.info.first_time_ns,
+                chain: self.chain,
+            };
+            self.segment = Some(SegmentWriter::create(storage, &self.dir, start)?);
+            self.next_number += 1;
+            self.shared.segments.fetch_add(1, Ordering::Relaxed);
+        }
+        self.segment.as_mut().expect("made above").append(block)?;
+        self.bytes_left -= len;
+        self.chain = block.info.chain;
+        let shared = &self.shared;
+        shared.records.fetch_add(u64::from(block.info.record_count), Ordering::Relaxed);
+        shared.blocks.fetch_add(1, Ordering::Relaxed);
+        shared.bytes_stored.fetch_add(len, Ordering::Relaxed);
+        shared.next_seq_written.store(block.info.last_seq() + 1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes all blocks durable.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        if let Some(segment) = &mut self.segment {
+            segment.sync()?;
+        }
+        self.note_synced();
+        Ok(())
+    }
+
+    /// Seals the current segment, if there is one.
+    pub fn seal(&mut self) -> Result<(), LogError> {
+        if let Some(segment) = self.segment.take() {
+            segment.seal()?;
+        }
+        self.note_synced();
+        Ok(())
+    }
+
+    fn note_synced(&self) {
+        let written = self.shared.next_seq_written.load(Ordering::Relaxed);
+        self.shared.next_seq_synced.store(written, Ordering::Release);
+    }
+}
+
+/// Replaces sent bytes by their digest.
+pub(crate) struct Digester {
+    enabled: bool,
+    regions: Vec<u64>,
+    payload: Vec<u8>,
+}
+
+impl Digester {
+    pub fn new(enabled: bool) -> Self {
+        Self { enabled, regions: Vec::new(), payload: Vec::new() }
+    }
+
+    /// `record` as it is to be stored. Control records are left alone.
+    pub fn apply<'a>(&'a mut self, record: RecordView<'a>) -> RecordView<'a> {
+        let sent_bytes: usize = record.sent().map(|(_, bytes)| bytes.len()).sum();
+        if !self.enabled || sent_bytes <= DIGEST_OVER || record.call() >= crate::CONTROL_BASE {
+            return record;
+        }
+        let (digest, _) = digest_sent(record.sent());
+        self.regions.clear();
+        self.regions.extend_from_slice(&record.regions[..record.written_count]);
+        self.regions.push(pack_region(sent_bytes as u32, DIGEST_LEN as u32));
+        self.payload.clear();
+        record.written().for_each(|(_, bytes)| self.payload.extend_from_slice(bytes));
+        self.payload.extend_from_slice(&digest);
+        RecordView { regions: &self.regions, payload: &self.payload, digested: true, ..record }
+    }
+}
+
+/// The thread's state.
+struct Writer {
+    ring: RingReader,
+    encoder: BlockEncoder,
+    files: LogFiles,
+    storage: Box<dyn Storage>,
+    digester: Digester,
+    flush_interval: Duration,
+    fsync_interval: Option<Duration>,
+    on_full: OnFull,
+    /// Since when records wait in a partial block.
+    pending_since: Option<Instant>,
+    /// Since when blocks wait to be made durable.
+    unsynced_since: Option<Instant>,
+    shared: Arc<Shared>,
+}
+
+impl Writer {
+    fn run(mut self) -> Result<(), LogError> {
+        match self.serve() {
+            Ok(()) => {
+                self.ring.fail(); // from now on, an append would go nowhere
+                Ok(())
+            }
+            Err(error) if error.is_full() && self.on_full == OnFull::Continue => {
+                let first_lost_seq = self.shared.next_seq_written.load(Ordering::Relaxed);
+                let marked = dir::mark_lost(&self.files.dir, first_lost_seq);
+                self.shared.set_failure(error);
+                if let Err(error) = marked {
+                    // Loss that nobody could tell of later is not on offer.
+                    return Err(self.fail(error));
+                }
+                self.ring.discard();
+                // Without index and footer the segment is still whole.
+                let _ = self.files.seal();
+                self.discard();
+                Ok(())
+            }
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    fn fail(&mut self, error: LogError) -> LogError {
+        self.shared.set_failure(error.clone());
+        self.ring.fail();
+        error
+    }
+
+    fn serve(&mut self) -> Result<(), LogError> {
+        let mut sleep = SLEEP_ACTIVE;
+        loop {
+            // Looked at before the ring, so that all that was appended before `finish` is seen.
+            let stop = self.shared.stop.load(Ordering::Acquire);
+            if self.shared.abandon.load(Ordering::Acquire) && !stop {
+                return Ok(());
+            }
+            let drained = self.drain()?;
+            if drained == 0 && stop {
+                self.flush()?;
+                return self.files.seal();
+            }
+            self.flush_and_sync_if_due(drained)?;
+            if drained == 0 {
+                self.ring.wait(self.sleep_max(sleep));
+                sleep = (sleep * 2).min(SLEEP_IDLE);
+            } else if drained < BATCH_RECORDS {
+                sleep = SLEEP_ACTIVE;
+            }
+        }
+    }
+
+    /// Sleep until something is due, at most `idle`.
+    fn sleep_max(&self, idle: Duration) -> Duration {
+        let until = |since: Option<Instant>, interval: Duration| {
+            since.map_or(idle, |since| interval.saturating_sub(since.elapsed()))
+        };
+        let flush = until(self.pending_since, self.flush_interval);
+        let sync = until(self.unsynced_since, self.fsync_interval.unwrap_or(idle));
+        idle.min(flush).min(sync)
+    }
+
+    /// Takes records from the ring, a batch at most; returns how many.
+    fn drain(&mut self) -> Result<usize, LogError> {
+        for drained in 0..BATCH_RECORDS {
+            if !self.take_record()? {
+                return Ok(drained);
+            }
+        }
+        Ok(BATCH_RECORDS)
+    }
+
+    /// Moves one record from the ring into a block; false if the ring is empty.
+    fn take_record(&mut self) -> Result<bool, LogError> {
+        let before = self.ring.position();
+        let Some(record) = self.ring.next() else { return Ok(false) };
+        self.shared.bytes_raw.fetch_add(record.ring_bytes() as u64, Ordering::Relaxed);
+        let record = self.digester.apply(record);
+        let alone = self.encoder.is_oversize(&record);
+        let mut stored_to = None;
+        if alone || self.encoder.is_full_for(&record) {
+            if let Some(block) = self.encoder.finish_parts() {
+                self.files.store(self.storage.as_mut(), &block)?;
+            }
+            stored_to = Some(before);
+        }
+        if alone {
+            self.files.store(self.storage.as_mut(), &self.encoder.encode_alone(&record))?;
+            stored_to = Some(self.ring.position());
+        } else {
+            self.encoder.push(&record);
+        }
+        if let Some(position) = stored_to {
+            self.note_stored(position);
+        }
+        let starved = self.ring.unreleased() > self.ring.capacity() / 2;
+        if starved || self.encoder.is_full() {
+            self.flush()?;
+        } else if !self.encoder.is_empty() && self.pending_since.is_none() {
+            self.pending_since = Some(Instant::now());
+        }
+        Ok(true)
+    }
+
+    fn flush_and_sync_if_due(&mut self, drained: usize) -> Result<(), LogError> {
+        let due = |since: Option<Instant>, interval: Duration| since.is_some_and(|since| since.elapsed() >= interval);
+        let starved = drained == 0 && self.ring.producer_waits();
+        if starved || due(self.pending_since, self.flush_interval) {
+            self.flush()?;
+        }
+        if self.fsync_interval.is_some_and(|interval| due(self.unsynced_since, interval)) {
+            self.files.sync()?;
+            self.unsynced_since = None;
+        }
+        Ok(())
+    }
+
+    /// Stores the block in progress, if any.
+    fn flush(&mut self) -> Result<(), LogError> {
+        if let Some(block) = self.encoder.finish_parts() {
+            self.files.store(self.storage.as_mut(), &block)?;
+        }
+        self.note_stored(self.ring.position());
+        Ok(())
+    }
+
+    /// Frees the ring up to `position`: the records before it are in a segment.
+    fn note_stored(&mut self, position: u64) {
+        self.ring.release(position);
+        self.pending_since = None;
+        self.unsynced_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Counts away what is still in the ring until told to stop.
+    fn discard(&mut self) {
+        let stored = self.shared.next_seq_written.load(Ordering::Relaxed);
+        let taken = self.encoder.next_seq();
+        self.shared.records_discarded.fetch_add(taken - stored, Ordering::Relaxed);
+        loop {
+            let stop = self.shared.stop.load(Ordering::Acquire) || self.shared.abandon.load(Ordering::Acquire);
+            while self.ring.next().is_some() {
+                self.shared.records_discarded.fetch_add(1, Ordering::Relaxed);
+            }
+            self.ring.release(self.ring.position());
+            if stop {
+                return;
+            }
+            self.ring.wait(SLEEP_IDLE);
+        }
+    }
+}

@@ -170,7 +170,7 @@ impl fmt::Display for Actual {
             Actual::Call { call, args, inputs } => {
                 let sent: Vec<_> = inputs.iter().map(|(ptr, bytes)| (*ptr, bytes.as_slice())).collect();
                 let view = CallView { call: *call, args, outcome: None, written: &[], sent: &sent };
-                f.write_str(&strace::line(&view, &strace::Options::default()))
+                f.write_str(&view.line(&strace::Options::default()))
             }
             Actual::End(end) => end.fmt(f),
         }

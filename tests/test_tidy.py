@@ -133,6 +133,17 @@ def test_the_engine_does_not_know_python():
     assert not [name for name in dependencies("timecraft-engine") if name.startswith(("pyo3", "timecraft-py"))]
 
 
+@pytest.mark.parametrize("decorator", ["recorder", "replayer", "tracer", "chaos"])
+def test_decorators_do_not_know_each_other(decorator):
+    """Invariant 7: each knows the gate, and none names another one or the host. The record's types are shared."""
+    engine = ROOT / "crates" / "timecraft-engine" / "src"
+    others = {"Recorder", "Replayer", "Tracer", "Chaos", "Host"} - {decorator.capitalize()}
+    for path in [engine / f"{decorator}.rs", *(engine / decorator).glob("*.rs")]:
+        if path.exists() and path.name != "tests.rs":
+            code = re.sub(r"//.*", "", path.read_text().split("#[cfg(test)]\nmod tests {", 1)[0])
+            assert not re.findall(rf"\b(?:{'|'.join(others)})\b|crate::host\b", code), name_of(path)
+
+
 def test_bindings_hold_no_logic_and_so_no_tests():
     """`make test-rust` leaves timecraft-py out: it can't be linked without Python, and Python's tests cover it."""
     sources = (ROOT / "crates" / "timecraft-py").rglob("*.rs")

@@ -75,7 +75,8 @@ mod tests {
         let taken = taken.to_le_bytes();
         let sent = std::iter::once((0, [].as_slice())).chain(data.iter().map(|bytes| (64, *bytes)));
         let written = std::iter::once((*args.last().unwrap() as u32, taken.as_slice()));
-        output.observe(call, args, Errno::Success, written, sent, |stream, bytes| pieces.push((stream, bytes.to_vec())));
+        output
+            .observe(call, args, Errno::Success, written, sent, |stream, bytes| pieces.push((stream, bytes.to_vec())));
         pieces
     }
 

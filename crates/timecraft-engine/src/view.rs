@@ -5,7 +5,7 @@ use std::path::Path;
 use timecraft_log::{LogError, LogReader};
 
 use crate::output::Output;
-use crate::recorder::{CALL_END, CALL_START, End, OwnedRecord, Record, Source};
+use crate::recorder::{CALL_END, CALL_START, End, Source};
 use crate::strace::{self, Timestamps};
 use crate::{Call, Errno};
 

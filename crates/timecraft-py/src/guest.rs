@@ -26,7 +26,8 @@ impl Guest {
             Some(Err(_)) => return Err(error::argument("timeout_s is not a duration in seconds")),
         };
         loop {
-            let left = deadline.map_or(SIGNAL_CHECK, |at| at.saturating_duration_since(Instant::now()).min(SIGNAL_CHECK));
+            let left =
+                deadline.map_or(SIGNAL_CHECK, |at| at.saturating_duration_since(Instant::now()).min(SIGNAL_CHECK));
             if let Some(outcome) = py.detach(|| self.0.wait(left)) {
                 return Ok(Some(Outcome(outcome)));
             }

@@ -157,7 +157,7 @@ impl LogReader {
         json: bool,
         string_bytes_max: usize,
         timestamps: &str,
-        calls: Vec<Cow<'_, str>>,
+        calls: Vec<String>,
         until_time_ns: Option<u64>,
     ) -> PyResult<Vec<String>> {
         let mut strace = strace::Options { string_bytes_max, ..strace::Options::default() };

@@ -164,7 +164,8 @@ fn process(id: &str) -> PyResult<[u8; 16]> {
 impl RunSpec {
     pub(crate) fn into_config(self) -> PyResult<RunConfig> {
         let mounts = self.mounts.into_iter();
-        let mounts = mounts.map(|mount| Mount { host: mount.host.into(), guest: mount.guest, read_only: mount.read_only });
+        let mounts =
+            mounts.map(|mount| Mount { host: mount.host.into(), guest: mount.guest, read_only: mount.read_only });
         let host = HostConfig {
             args: self.args,
             env: self.env,

@@ -149,6 +149,11 @@ impl<R: Source> Replayer<R> {
         *end_seq == self.last_seq.map_or(0, |seq| seq + 1) || (self.last_seq.is_none() && *end_seq == 1)
     }
 
+    /// How the guest is killed in the end, if it is.
+    pub fn recorded_kill(&self) -> Option<Kill> {
+        self.kill.as_ref().map(|(_, kill)| kill.clone())
+    }
+
     /// Compares the guest's end with the log's. To be called when the guest has returned, trapped or been stopped;
     /// what has ended the replay before stands.
     pub fn finish(&mut self, actual: &End) -> ReplayEnd {
@@ -289,6 +294,12 @@ impl<R: Source> Replayer<R> {
             Err(error) => return Step::Stopped(ReplayEnd::LogDamaged { error: error.0, last_seq }),
         };
         let seq = record.seq();
+        if let Some(last) = last_seq
+            && seq != last + 1
+        {
+            let error = format!("records {} to {} are missing", last + 1, seq.saturating_sub(1));
+            return Step::Stopped(ReplayEnd::LogDamaged { error, last_seq });
+        }
         match record.call() {
             CALL_START => return Step::Epoch(seq),
             CALL_END => return Step::End(seq, End::of(&record)),

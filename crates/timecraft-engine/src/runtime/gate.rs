@@ -38,12 +38,7 @@ pub(super) struct Gate<S> {
 pub(super) struct Halted;
 
 impl<S: System> Gate<S> {
-    pub(super) fn new(
-        system: S,
-        memory: GuestMemory,
-        kill: Arc<KillSwitch>,
-        counters: Arc<Counters>,
-    ) -> Self {
+    pub(super) fn new(system: S, memory: GuestMemory, kill: Arc<KillSwitch>, counters: Arc<Counters>) -> Self {
         Gate { system, halt: None, memory, notes: Notes::default(), kill, counters, calls: 0 }
     }
 

@@ -1,5 +1,6 @@
 //! Live runs, from the start or from where a log ends.
 
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -8,13 +9,14 @@ use timecraft_log::{LogConfig, RingWriter};
 
 use super::throttle::Throttle;
 use super::{Replayed, Session, SessionError, Shared, kill_switch, lock, start};
+use crate::System;
 use crate::chaos::Chaos;
 use crate::clock::Clock;
 use crate::host::{Host, HostConfig};
 use crate::recorder::{CALL_START, Head, Recorder, Sink};
 use crate::runtime::{Finished, GuestConfig, Prepared};
+use crate::strace;
 use crate::tracer::Tracer;
-use crate::System;
 
 /// How a run is recorded.
 #[derive(Debug)]
@@ -80,7 +82,14 @@ fn unruly(host: Host, chaos: Option<(f64, u64)>) -> Box<dyn System> {
 
 fn traced(system: impl System + 'static, trace: Option<OwnedFd>) -> Box<dyn System> {
     match trace {
-        Some(trace) => Box::new(Tracer::new(system, std::fs::File::from(trace))),
+        Some(trace) => {
+            let mut file = std::fs::File::from(trace);
+            let print = move |line: &str| {
+                // A trace that nobody reads any more doesn't stop the guest.
+                let _ = writeln!(file, "{line}");
+            };
+            Box::new(Tracer::new(system, print, strace::Options::default()))
+        }
         None => Box::new(system),
     }
 }
@@ -90,7 +99,12 @@ fn nothing_replayed<S>(_system: S, _finished: &mut Finished) -> Replayed {
 }
 
 /// Opens the log for a new epoch and writes the epoch's first record.
-pub(super) fn open_log(options: LogOptions, shared: &Shared, clock: &dyn Clock, time_ns: u64) -> Result<RingWriter, SessionError> {
+pub(super) fn open_log(
+    options: LogOptions,
+    shared: &Shared,
+    clock: &dyn Clock,
+    time_ns: u64,
+) -> Result<RingWriter, SessionError> {
     let epoch = u64::from(options.config.epoch);
     let (mut ring, handle) = timecraft_log::start(options.config, Arc::new(AtomicBool::new(false)))?;
     let wall_ns = clock.realtime_ns().saturating_sub(time_ns);

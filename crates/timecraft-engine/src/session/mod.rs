@@ -6,7 +6,7 @@ mod replay;
 mod resume;
 mod throttle;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -41,8 +41,6 @@ pub enum SessionError {
 pub struct Session {
     guest: Guest,
     shared: Arc<Shared>,
-    /// Whether somebody asked for the end; a replay may be ended by what it replays, too.
-    asked: AtomicBool,
 }
 
 /// What the guest's thread and the session's owner both look at.
@@ -77,19 +75,18 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Session {
     fn new(guest: Guest, shared: Arc<Shared>) -> Self {
-        Session { guest, shared, asked: AtomicBool::new(false) }
+        Session { guest, shared }
     }
 
     /// Waits until the guest is over and its log is sealed, or for `timeout`.
     pub fn wait(&self, timeout: Duration) -> Option<Outcome> {
         let finished = self.guest.wait(timeout)?;
         let (written, replayed) = (lock(&self.shared.written).clone(), lock(&self.shared.replayed).clone());
-        Some(outcome::of(&finished, &written, &replayed, self.asked.load(Ordering::Acquire)))
+        Some(outcome::of(&finished, &written, &replayed))
     }
 
     /// Ends the guest within 100 ms, as by a signal. The first reason stands.
     pub fn kill(&self, signal: u8) {
-        self.asked.store(true, Ordering::Release);
         self.guest.kill(Kill::Signal(signal));
     }
 
@@ -101,7 +98,9 @@ impl Session {
     /// Counters so far, units in the names.
     pub fn stats(&self) -> Vec<(&'static str, u64)> {
         let calls = self.guest.counters().calls.load(Ordering::Relaxed);
-        let log = lock(&self.shared.log).as_ref().map_or_else(|| lock(&self.shared.written).stats.clone(), LogWriterHandle::stats);
+        let log = lock(&self.shared.log)
+            .as_ref()
+            .map_or_else(|| lock(&self.shared.written).stats.clone(), LogWriterHandle::stats);
         let mut stats = vec![("calls", calls), ("memory_bytes", self.memory_bytes())];
         stats.extend(outcome::log_stats(&log));
         stats

@@ -62,8 +62,8 @@ const CODE_ABORTED: u32 = 134;
 const CODE_KILLED: u32 = 137;
 const CODE_SIGNAL_BASE: u32 = 128;
 
-pub(super) fn of(finished: &Finished, written: &Written, replayed: &Replayed, asked: bool) -> Outcome {
-    let (kind, code, message) = judge(finished, written, replayed, asked);
+pub(super) fn of(finished: &Finished, written: &Written, replayed: &Replayed) -> Outcome {
+    let (kind, code, message) = judge(finished, written, replayed);
     Outcome {
         kind,
         code,
@@ -76,11 +76,11 @@ pub(super) fn of(finished: &Finished, written: &Written, replayed: &Replayed, as
     }
 }
 
-fn judge(finished: &Finished, written: &Written, replayed: &Replayed, asked: bool) -> (OutcomeKind, u32, String) {
+fn judge(finished: &Finished, written: &Written, replayed: &Replayed) -> (OutcomeKind, u32, String) {
     if let Some(failure) = &replayed.failure {
         return (OutcomeKind::LogFailed, CODE_RUNTIME_ERROR, failure.clone());
     }
-    if let (Some(end), false) = (&replayed.end, asked) {
+    if let Some(end) = &replayed.end {
         return of_replay(end);
     }
     match &finished.ending {
@@ -112,7 +112,8 @@ fn of_end(end: &End) -> (OutcomeKind, u32, String) {
 }
 
 fn of_replay(end: &ReplayEnd) -> (OutcomeKind, u32, String) {
-    let so_far = |last: &Option<u64>| last.map_or("before the first record".into(), |seq| format!("after record {seq}"));
+    let so_far =
+        |last: &Option<u64>| last.map_or("before the first record".into(), |seq| format!("after record {seq}"));
     match end {
         ReplayEnd::Complete(end) => of_end(end),
         ReplayEnd::Diverged(divergence) => (OutcomeKind::Diverged, CODE_RUNTIME_ERROR, divergence.to_string()),
@@ -124,6 +125,7 @@ fn of_replay(end: &ReplayEnd) -> (OutcomeKind, u32, String) {
             let message = format!("the log is damaged {}: {error}", so_far(last_seq));
             (OutcomeKind::LogDamaged, CODE_RUNTIME_ERROR, message)
         }
+        ReplayEnd::Interrupted { kill, .. } => of_end(&End::Killed(kill.clone())),
         ReplayEnd::Until { next_seq } => (OutcomeKind::Until, 0, format!("stopped before record {next_seq}")),
     }
 }

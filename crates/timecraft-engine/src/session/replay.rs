@@ -1,7 +1,7 @@
 //! Replays: the module runs again, and nothing else happens.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,8 +10,9 @@ use timecraft_log::LogReader;
 
 use super::{Replayed, Session, SessionError, Shared, kill_switch, start};
 use crate::output::Output;
-use crate::replayer::{Options, ReplayEnd, Replayer, Until};
+use crate::replayer::{Options, Replayer, Until};
 use crate::runtime::{Finished, GuestConfig, Prepared};
+use crate::strace;
 use crate::tracer::Tracer;
 use crate::{Call, End, Errno, Halt, Memory, System};
 
@@ -53,20 +54,24 @@ pub fn replay(config: ReplayConfig) -> Result<Session, SessionError> {
     let echo = Echo::new(replayer, config.stdout, config.stderr);
     let shared = Arc::new(Shared::default());
     match config.trace {
-        None => start(prepared, echo, kill, shared, |echo, finished| report(echo.inner, finished)),
+        None => start(prepared, echo, kill, shared, |echo, finished| report(&echo.inner, finished)),
         Some(trace) => {
-            let tracer = Tracer::new(echo, File::from(trace));
-            start(prepared, tracer, kill, shared, |tracer, finished| report(tracer.into_inner().inner, finished))
+            let mut lines = BufWriter::new(File::from(trace));
+            let print = move |line: &str| {
+                // A trace that nobody reads any more doesn't stop the replay: it has its own result.
+                let _ = writeln!(lines, "{line}");
+            };
+            let tracer = Tracer::new(echo, print, strace::Options::default());
+            start(prepared, tracer, kill, shared, |tracer, finished| report(&tracer.inner().inner, finished))
         }
     }
 }
 
 /// What a replayer knows at the end; a divergence gets the guest's backtrace.
-pub(super) fn report<R: crate::replayer::Source>(mut replayer: Replayer<R>, finished: &mut Finished) -> Replayed {
-    if let Some(ReplayEnd::Diverged(divergence)) = replayer.end_mut() {
-        divergence.backtrace = Some(finished.backtrace.join("\n"));
-    }
-    Replayed { end: replayer.end().cloned(), last_seq: replayer.last_seq(), failure: None }
+pub(super) fn report<R: crate::replayer::Source>(replayer: &Replayer<R>, finished: &Finished) -> Replayed {
+    let report = replayer.report();
+    report.set_backtrace(&finished.backtrace.join("\n"));
+    Replayed { end: report.end(), last_seq: replayer.last_seq(), failure: None }
 }
 
 /// Writes what the guest writes to its standard streams to ours, out of the calls that the decorated system answers.

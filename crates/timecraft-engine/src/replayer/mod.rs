@@ -289,6 +289,12 @@ impl<R: Source> Replayer<R> {
             Err(error) => return Step::Stopped(ReplayEnd::LogDamaged { error: error.0, last_seq }),
         };
         let seq = record.seq();
+        if let Some(last) = last_seq
+            && seq != last + 1
+        {
+            let error = format!("records {} to {} are missing", last + 1, seq.saturating_sub(1));
+            return Step::Stopped(ReplayEnd::LogDamaged { error, last_seq });
+        }
         match record.call() {
             CALL_START => return Step::Epoch(seq),
             CALL_END => return Step::End(seq, End::of(&record)),

@@ -108,10 +108,11 @@ impl Timeline {
 
     #[inline]
     fn time_of(&mut self, call: Call, args: &[u64], errno: Errno, memory: &Memory<'_>) -> u64 {
-        if call == Call::ClockTimeGet && errno == Errno::Success {
-            if let Some((clock, reading_ns)) = guest_reading(args, memory) {
-                return self.derive(clock, reading_ns);
-            }
+        if call == Call::ClockTimeGet
+            && errno == Errno::Success
+            && let Some((clock, reading_ns)) = guest_reading(args, memory)
+        {
+            return self.derive(clock, reading_ns);
         }
         self.now_ns()
     }

@@ -3,22 +3,10 @@
 //! [`Sink`] takes what a recorder writes, [`Source`] gives what a replayer reads. The log on disk implements them, and so
 //! does memory ([`MemorySink`], [`MemorySource`]), which tests and simulation use.
 
-/// What a record says besides arguments and bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// The call's id, or a control record's (at least [`CONTROL_BASE`]).
-    pub call: u16,
-    pub errno: u16,
-    /// Nanoseconds since the process began, never decreasing from record to record.
-    pub time_ns: u64,
-}
+use std::path::Path;
 
-/// Ids from here on are control records: the guest made no such call.
-pub const CONTROL_BASE: u16 = 0xff00;
-/// Begins an epoch: a process, or its resumption.
-pub const CALL_START: u16 = 0xff00;
-/// The end of a process; [`crate::recorder::End`] is its content.
-pub const CALL_END: u16 = 0xff01;
+pub use timecraft_log::{CALL_END, CALL_START, CONTROL_BASE, Head};
+use timecraft_log::{LogError, LogReader, RecordView, RingWriter};
 
 /// One record, however it is kept.
 pub trait Record {
@@ -138,6 +126,84 @@ impl Record for &OwnedRecord {
     fn sent(&self) -> impl Iterator<Item = (u32, &[u8])> + Clone {
         self.sent.iter().map(|(ptr, bytes)| (*ptr, bytes.as_slice()))
     }
+}
+
+impl Record for RecordView<'_> {
+    #[inline]
+    fn seq(&self) -> u64 {
+        self.seq()
+    }
+
+    #[inline]
+    fn call(&self) -> u16 {
+        self.call()
+    }
+
+    #[inline]
+    fn errno(&self) -> u16 {
+        self.errno()
+    }
+
+    #[inline]
+    fn time_ns(&self) -> u64 {
+        self.time_ns()
+    }
+
+    #[inline]
+    fn args(&self) -> &[u64] {
+        self.args()
+    }
+
+    #[inline]
+    fn written(&self) -> impl Iterator<Item = (u32, &[u8])> + Clone {
+        self.written()
+    }
+
+    #[inline]
+    fn sent(&self) -> impl Iterator<Item = (u32, &[u8])> + Clone {
+        self.sent()
+    }
+
+    #[inline]
+    fn digested(&self) -> bool {
+        self.digested()
+    }
+}
+
+impl Sink for RingWriter {
+    #[inline]
+    fn append<'m>(
+        &mut self,
+        head: &Head,
+        args: &[u64],
+        written: impl Iterator<Item = (u32, &'m [u8])> + Clone,
+        sent: impl Iterator<Item = (u32, &'m [u8])> + Clone,
+    ) -> Result<u64, SinkError> {
+        self.append(head, args, written, sent).map_err(|error| SinkError(error.to_string()))
+    }
+}
+
+impl Source for LogReader {
+    type Record<'a> = RecordView<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Result<Option<RecordView<'_>>, SourceError> {
+        self.next().map_err(|error| SourceError(error.to_string()))
+    }
+
+    fn last(&mut self) -> Result<Option<OwnedRecord>, SourceError> {
+        let Some(dir) = self.segments().first().and_then(|segment| segment.path.parent()) else { return Ok(None) };
+        // A reader of its own, because this one's place in the log is the replay's.
+        last_end(dir).map_err(|error| SourceError(error.to_string()))
+    }
+}
+
+fn last_end(dir: &Path) -> Result<Option<OwnedRecord>, LogError> {
+    let mut reader = LogReader::open(dir)?;
+    let Some(seq) = reader.last_seq()? else { return Ok(None) };
+    reader.seek(seq)?;
+    let last = reader.next()?.filter(|record| record.call() == CALL_END);
+    Ok(last.map(|record| OwnedRecord::copy_of(&record)))
 }
 
 /// A log in memory.

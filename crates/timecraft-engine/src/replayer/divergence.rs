@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use crate::abi::size;
-use crate::calls::Kind;
+use super::inputs;
 use crate::recorder::{End, OwnedRecord, Record};
 use crate::strace::{self, CallView, Hexdump};
 use crate::{Call, Errno, Memory};
@@ -126,7 +125,7 @@ impl Divergence {
 
 impl Actual {
     fn of(call: Call, args: &[u64], memory: &Memory<'_>) -> Self {
-        Actual::Call { call, args: args.to_vec(), inputs: gather_inputs(call, args, memory) }
+        Actual::Call { call, args: args.to_vec(), inputs: inputs::excerpts(call, args, memory) }
     }
 }
 
@@ -170,7 +169,7 @@ impl fmt::Display for Actual {
             Actual::Call { call, args, inputs } => {
                 let sent: Vec<_> = inputs.iter().map(|(ptr, bytes)| (*ptr, bytes.as_slice())).collect();
                 let view = CallView { call: *call, args, outcome: None, written: &[], sent: &sent };
-                f.write_str(&strace::line(&view, &strace::Options::default()))
+                f.write_str(&view.line(&strace::Options::default()))
             }
             Actual::End(end) => end.fmt(f),
         }
@@ -193,52 +192,6 @@ fn argument_name(call: Call, index: usize) -> String {
         first += count;
     }
     format!("{index}")
-}
-
-/// Bytes of one input that a report keeps, at most: enough to see what a difference is about.
-const INPUT_BYTES_MAX: u32 = 4096;
-/// Entries of a list that a report keeps, at most.
-const LIST_ENTRIES_MAX: u32 = 64;
-
-/// What a call is about to read from guest memory. For reports: bounded, and silent about what lies out of bounds.
-fn gather_inputs(call: Call, args: &[u64], memory: &Memory<'_>) -> Vec<(u32, Vec<u8>)> {
-    let mut inputs = Vec::new();
-    let mut add = |ptr: u32, len: u32| {
-        let bytes = memory.peek(ptr, len.min(INPUT_BYTES_MAX)).ok()?;
-        inputs.push((ptr, bytes.to_vec()));
-        Some(bytes)
-    };
-    let mut at = 0;
-    for param in call.spec().params {
-        let arg = |index: usize| args.get(at + index).copied().unwrap_or(0) as u32;
-        match param.kind {
-            Kind::Path => {
-                add(arg(0), arg(1));
-            }
-            Kind::IovecsOut | Kind::IovecsIn => {
-                let list = add(arg(0), arg(1).min(LIST_ENTRIES_MAX) * size::IOVEC);
-                if param.kind == Kind::IovecsOut {
-                    for (ptr, len) in list.into_iter().flat_map(iovecs) {
-                        add(ptr, len);
-                    }
-                }
-            }
-            Kind::Subscriptions => {
-                // The count is the parameter after the next.
-                add(arg(0), arg(2).min(LIST_ENTRIES_MAX) * crate::abi::event::SUBSCRIPTION_BYTES);
-            }
-            _ => {}
-        }
-        at += param.kind.types().len();
-    }
-    inputs
-}
-
-/// The entries of an iovec list: pointers and lengths.
-fn iovecs(list: &[u8]) -> impl Iterator<Item = (u32, u32)> {
-    let (words, _) = list.as_chunks::<4>();
-    let (pairs, _) = words.as_chunks::<2>();
-    pairs.iter().map(|[ptr, len]| (u32::from_le_bytes(*ptr), u32::from_le_bytes(*len)))
 }
 
 /// The error number that a record holds.

@@ -5,7 +5,7 @@
 
 mod divergence;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use divergence::{Actual, Divergence, DivergenceKind, Expected};
 
@@ -58,6 +58,8 @@ pub enum ReplayEnd {
     LogDamaged { error: String, last_seq: Option<u64> },
     /// [`Options::until`] was reached; `next_seq` is the record not delivered.
     Until { next_seq: u64 },
+    /// Somebody outside ended the replay, and not where the process was ended.
+    Interrupted { kill: Kill, last_seq: Option<u64> },
 }
 
 /// The world according to a log.
@@ -72,7 +74,35 @@ pub struct Replayer<R> {
     /// while it computed doesn't compute for ever in a replay.
     kill: Option<(u64, Kill)>,
     last_seq: Option<u64>,
-    end: Option<ReplayEnd>,
+    is_over: bool,
+    report: Report,
+}
+
+/// What there is to say about a replay once it is over. The replayer itself may be deep in a stack of decorators then.
+#[derive(Clone, Debug, Default)]
+pub struct Report(Arc<Mutex<Option<ReplayEnd>>>);
+
+impl Report {
+    /// How the replay ended, once it has.
+    pub fn end(&self) -> Option<ReplayEnd> {
+        self.lock().clone()
+    }
+
+    /// Where the guest was when it diverged, if it did.
+    pub fn set_backtrace(&self, backtrace: &str) {
+        if let Some(ReplayEnd::Diverged(divergence)) = &mut *self.lock() {
+            divergence.backtrace = Some(backtrace.to_owned());
+        }
+    }
+
+    /// The first end stands.
+    fn set(&self, end: ReplayEnd) -> ReplayEnd {
+        self.lock().get_or_insert(end).clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<ReplayEnd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<R: Source> Replayer<R> {
@@ -89,17 +119,21 @@ impl<R: Source> Replayer<R> {
             Some(Until::Seq(seq)) => (seq, u64::MAX),
             Some(Until::TimeNs(time_ns)) => (u64::MAX, time_ns),
         };
-        Replayer { source, options, seq_max, time_max_ns, kill, last_seq: None, end: None }
+        Replayer {
+            source,
+            options,
+            seq_max,
+            time_max_ns,
+            kill,
+            last_seq: None,
+            is_over: false,
+            report: Report::default(),
+        }
     }
 
-    /// How the replay ended, once it has.
-    pub fn end(&self) -> Option<&ReplayEnd> {
-        self.end.as_ref()
-    }
-
-    /// How the replay ended: for the engine to add a backtrace.
-    pub fn end_mut(&mut self) -> Option<&mut ReplayEnd> {
-        self.end.as_mut()
+    /// Tells how the replay ended, once it has, wherever the replayer is then.
+    pub fn report(&self) -> Report {
+        self.report.clone()
     }
 
     /// The number of the last record that was delivered.
@@ -117,12 +151,13 @@ impl<R: Source> Replayer<R> {
 
     /// Compares the guest's end with the log's. To be called when the guest has returned, trapped or been stopped;
     /// what has ended the replay before stands.
-    pub fn finish(&mut self, actual: &End) -> &ReplayEnd {
-        if self.end.is_none() {
-            let end = self.compare_end(actual);
-            self.end = Some(end);
+    pub fn finish(&mut self, actual: &End) -> ReplayEnd {
+        if let Some(end) = self.report.end() {
+            return end;
         }
-        self.end.as_ref().expect("it was just set")
+        self.is_over = true;
+        let end = self.compare_end(actual);
+        self.report.set(end)
     }
 
     /// The log, to go on reading where the replay has stopped.
@@ -147,6 +182,9 @@ impl<R: Source> Replayer<R> {
             }
             let (expected, kind) = match End::of(&record) {
                 Some(end) if end.agrees_with(actual) => return ReplayEnd::Complete(end),
+                _ if let End::Killed(kill) = actual => {
+                    return ReplayEnd::Interrupted { kill: kill.clone(), last_seq: self.last_seq };
+                }
                 Some(end) => (Expected::End(end), DivergenceKind::DifferentEnd),
                 None => (Expected::Call(crate::recorder::OwnedRecord::copy_of(&record)), DivergenceKind::UnexpectedEnd),
             };
@@ -163,7 +201,8 @@ impl<R: Source> Replayer<R> {
             ReplayEnd::Complete(End::Killed(kill)) => Halt::Killed(kill.clone()),
             _ => Halt::Replay,
         };
-        self.end.get_or_insert(end);
+        self.is_over = true;
+        self.report.set(end);
         halt
     }
 
@@ -201,7 +240,7 @@ impl<R: Source> Replayer<R> {
 
 impl<R: Source> System for Replayer<R> {
     fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt> {
-        if self.end.is_some() {
+        if self.is_over {
             return Err(Halt::Replay);
         }
         loop {
@@ -250,6 +289,12 @@ impl<R: Source> Replayer<R> {
             Err(error) => return Step::Stopped(ReplayEnd::LogDamaged { error: error.0, last_seq }),
         };
         let seq = record.seq();
+        if let Some(last) = last_seq
+            && seq != last + 1
+        {
+            let error = format!("records {} to {} are missing", last + 1, seq.saturating_sub(1));
+            return Step::Stopped(ReplayEnd::LogDamaged { error, last_seq });
+        }
         match record.call() {
             CALL_START => return Step::Epoch(seq),
             CALL_END => return Step::End(seq, End::of(&record)),

@@ -4,6 +4,7 @@
 //! the guest asks what it asked when it was recorded, and stops at the first difference.
 
 mod divergence;
+mod inputs;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -74,6 +75,8 @@ pub struct Replayer<R> {
     /// while it computed doesn't compute for ever in a replay.
     kill: Option<(u64, Kill)>,
     last_seq: Option<u64>,
+    /// The guest's `proc_exit` was delivered: its end is known, even if its host died before it could be recorded.
+    has_exited: bool,
     is_over: bool,
     report: Report,
 }
@@ -126,6 +129,7 @@ impl<R: Source> Replayer<R> {
             time_max_ns,
             kill,
             last_seq: None,
+            has_exited: false,
             is_over: false,
             report: Report::default(),
         }
@@ -146,7 +150,7 @@ impl<R: Source> Replayer<R> {
     pub fn expects_end(&self) -> bool {
         let Some((end_seq, _)) = &self.kill else { return false };
         // Record 0 begins the epoch, it is no call.
-        *end_seq == self.last_seq.map_or(0, |seq| seq + 1) || (self.last_seq.is_none() && *end_seq == 1)
+        *end_seq == self.last_seq.map_or(0, |seq| seq.wrapping_add(1)) || (self.last_seq.is_none() && *end_seq == 1)
     }
 
     /// How the guest is killed in the end, if it is.
@@ -179,6 +183,7 @@ impl<R: Source> Replayer<R> {
         loop {
             let record = match self.source.next() {
                 Ok(Some(record)) => record,
+                Ok(None) if self.has_exited => return ReplayEnd::Complete(actual.clone()),
                 Ok(None) => return ReplayEnd::LogEnded { last_seq: self.last_seq },
                 Err(error) => return ReplayEnd::LogDamaged { error: error.0, last_seq: self.last_seq },
             };
@@ -216,9 +221,12 @@ impl<R: Source> Replayer<R> {
     fn at_end(&mut self, seq: u64, end: Option<End>, call: Call, args: &[u64], memory: &Memory<'_>) -> Option<Halt> {
         let last_seq = self.last_seq;
         let damaged = |error: String| ReplayEnd::LogDamaged { error, last_seq };
-        let next = self.source.next().map(|next| next.map(|record| record.call()));
+        let next = self.source.next().map(|next| next.map(|record| (record.call(), record.seq())));
         let outcome = match (next, end) {
-            (Ok(Some(CALL_START)), _) => return None,
+            (Ok(Some((CALL_START, start_seq))), _) => {
+                self.last_seq = Some(start_seq);
+                return None;
+            }
             (Ok(Some(_)), _) => damaged(format!("record {seq} is an end, but records follow")),
             (Err(error), _) => damaged(error.0),
             (Ok(None), None) => damaged(format!("record {seq} is an end of unknown kind")),
@@ -295,9 +303,9 @@ impl<R: Source> Replayer<R> {
         };
         let seq = record.seq();
         if let Some(last) = last_seq
-            && seq != last + 1
+            && seq != last.wrapping_add(1)
         {
-            let error = format!("records {} to {} are missing", last + 1, seq.saturating_sub(1));
+            let error = format!("record {seq} follows record {last}: those between are missing");
             return Step::Stopped(ReplayEnd::LogDamaged { error, last_seq });
         }
         match record.call() {
@@ -321,10 +329,11 @@ impl<R: Source> Replayer<R> {
     #[inline]
     fn delivered(&mut self, seq: u64, call: Call, args: &[u64], errno: Errno) -> Result<Errno, Halt> {
         if call == Call::ProcExit {
+            self.has_exited = true;
             return Err(Halt::Exit(args.first().map_or(0, |code| *code as u32)));
         }
         match &self.kill {
-            Some((end_seq, _)) if *end_seq == seq + 1 => self.killed(errno),
+            Some((end_seq, _)) if *end_seq == seq.wrapping_add(1) => self.killed(errno),
             _ => Ok(errno),
         }
     }
@@ -349,7 +358,7 @@ fn deliver(
         return Err(Refusal::Diverged(DivergenceKind::UnexpectedCall));
     }
     let errno = divergence::errno_of(record).map_err(Refusal::Damaged)?;
-    inputs(record, args, memory, options.verify).map_err(Refusal::Diverged)?;
+    compare(record, call, args, memory, options.verify).map_err(Refusal::Diverged)?;
     if options.poison && errno == Errno::Success {
         poison(call, args, memory);
     }
@@ -362,13 +371,18 @@ fn deliver(
 /// Compares what the guest asks with what it asked when it was recorded. Inputs are noted, as they were then, for the
 /// decorators above.
 #[inline]
-fn inputs(record: &impl Record, args: &[u64], memory: &mut Memory<'_>, verify: bool) -> Result<(), DivergenceKind> {
+fn compare(
+    record: &impl Record,
+    call: Call,
+    args: &[u64],
+    memory: &mut Memory<'_>,
+    verify: bool,
+) -> Result<(), DivergenceKind> {
     if verify && record.args() != args {
         return Err(argument_difference(record.args(), args));
     }
     if record.digested() {
-        // A digest stands for bytes that nobody kept, and only the host knows which these were.
-        return Ok(());
+        return compare_digest(record, call, args, memory, verify);
     }
     for (index, (ptr, expected)) in record.sent().enumerate() {
         match memory.sent(ptr, expected.len() as u32) {
@@ -378,6 +392,19 @@ fn inputs(record: &impl Record, args: &[u64], memory: &mut Memory<'_>, verify: b
         }
     }
     Ok(())
+}
+
+#[cold]
+fn compare_digest(
+    record: &impl Record,
+    call: Call,
+    args: &[u64],
+    memory: &mut Memory<'_>,
+    verify: bool,
+) -> Result<(), DivergenceKind> {
+    let (total, digest) = record.sent().next().unwrap_or_default();
+    let is_same = inputs::match_digest(call, args, memory, total, digest);
+    if verify && !is_same { Err(DivergenceKind::UnexpectedDigest) } else { Ok(()) }
 }
 
 #[cold]

@@ -75,7 +75,7 @@ def main() -> int:
 
     # The folder is gone now: what follows can't look at it.
     say(
-        "4. A replay touches nothing: the folder was deleted, clock and random numbers come from the record, waits are skipped."
+        "4. A replay touches nothing. The folder is gone; clock and random numbers come from the record; no waits."
     )
     start = time.monotonic()
     replayed = timecraft("replay", process)

@@ -49,7 +49,7 @@ demo: build ## record a Go program, look at its log, replay it
 # ---- test
 
 .PHONY: test
-test: build guests lint-fast test-rust wheel-check test-python ## everything that must pass; what CI runs
+test: build guests lint-fast test-rust fuzz-smoke wheel-check test-python ## everything that must pass; what CI runs
 
 .PHONY: test-rust
 test-rust: tools ## the crates' tests
@@ -69,9 +69,15 @@ conformance: build ## run a wasi-testsuite folder recorded, then replayed: SUITE
 soak: build guests ## tests that take long: crash recovery and resume at many points
 	$(BIN)/pytest -m soak --timeout 3600 $(ARGS)
 
+FUZZ := cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir $(CARGO_TARGET_DIR) --bin smoke --
+
 .PHONY: fuzz
-fuzz: ## fuzz for SECONDS=60 per target without nightly; see fuzz/README.md for cargo-fuzz
-	cargo run --quiet --manifest-path fuzz/Cargo.toml --target-dir $(CARGO_TARGET_DIR) -- --seconds $(or $(SECONDS),60)
+fuzz: ## fuzz each target for SECONDS=60, without nightly; fuzz/README.md has cargo-fuzz
+	$(FUZZ) --seconds $(or $(SECONDS),60)
+
+.PHONY: fuzz-smoke
+fuzz-smoke: ## the same for a few seconds
+	$(FUZZ) --seconds 5
 
 .PHONY: bench
 bench: build ## measure; results go to benchmarks/results

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LINE_MAX = 120
 FUNCTION_LINES_MAX = 70
-FILE_LINES_MAX = 700
+FILE_LINES_MAX = 800
 
 # Functions and files that are one flat table each; a reader gains nothing from their being cut.
 LONG_FUNCTIONS = {
@@ -183,7 +183,8 @@ def invariants() -> list[tuple[str, str]]:
     """(number, text) of each numbered invariant of ARCHITECTURE.md."""
     text = (ROOT / "ARCHITECTURE.md").read_text()
     section = text.split("## Invariants", 1)[1].split("\n## ", 1)[0]
-    return re.findall(r"^(\d+)\. (.+?)(?=^\d+\. |\Z)", section, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^(\d+)\. (.+?)(?=^\d+\. |\Z)", section, re.MULTILINE | re.DOTALL)
+    return [(number, " ".join(text.split())) for number, text in found]
 
 
 @pytest.mark.parametrize(("number", "text"), invariants(), ids=lambda value: value if value.isdigit() else "")

@@ -349,6 +349,11 @@ impl RingReader {
         wake(self.map.producer_asleep());
     }
 
+    /// Goes back to the first record that was not released.
+    pub(crate) fn rewind(&mut self) {
+        self.pos = self.map.tail().load(Ordering::Relaxed);
+    }
+
     /// Bytes that were read and not yet released.
     pub fn unreleased(&self) -> u64 {
         self.pos - self.map.tail().load(Ordering::Relaxed)

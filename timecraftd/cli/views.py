@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from timecraftd.embedded import Runtime
-from timecraftd.model import ProcessRecord, ProcessState
+from timecraftd.model import ObjectInfo, ProcessRecord, ProcessState
 from timecraftd.recorder.logs import log_bytes
 from timecraftd.units import format_ago, format_span, rfc3339
 
@@ -54,4 +56,49 @@ def process_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
         "last_seq": process.last_seq,
         "size_bytes": process_bytes(runtime, process),
         "restart_of": process.restart_of or None,
+    }
+
+
+def log_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
+    """A log as data. Raises LogError."""
+    info = runtime.log_info(process)
+    end = None
+    if info.end is not None:
+        kind, code, message = info.end
+        end = {"kind": kind, "code": code, "message": message}
+    return {
+        "id": process.id,
+        "records": info.records,
+        "last_seq": info.last_seq,
+        "segments": info.segments,
+        "blocks": info.blocks,
+        "bytes_stored": info.bytes_stored,
+        "bytes_raw": info.bytes_raw,
+        "start_at": rfc3339(info.start_unix_ns, digits=9),
+        "last_time_ns": info.last_time_ns,
+        "epochs": info.epochs,
+        "end": end,
+        "incomplete_from": info.incomplete_from,
+    }
+
+
+def object_data(runtime: Runtime, info: ObjectInfo) -> dict[str, object]:
+    """A config or a runtime as data."""
+    return {
+        "id": info.digest,
+        "size_bytes": info.size_bytes,
+        "created_at": rfc3339(info.modified_ns),
+        "value": json.loads(runtime.registry.objects.get(info.kind, info.digest)),
+    }
+
+
+def module_data(runtime: Runtime, info: ObjectInfo) -> dict[str, object]:
+    """A module as data."""
+    record = runtime.registry.module_record(info.digest)
+    return {
+        "id": info.digest,
+        "name": record.name if record else None,
+        "size_bytes": info.size_bytes,
+        "memory_min_bytes": record.memory_min_bytes if record else None,
+        "created_at": rfc3339(record.created_ns if record else info.modified_ns),
     }

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 
-from timecraftd.model import ProcessId
-
 RING_HEADROOM = 4
 """A tmpfs takes a ring if it has this many times its size free."""
 SHM = "/dev/shm"  # noqa: S108 - the ring's directory below it is checked to be the user's own
 
 
-def shared_ring_path(process_id: ProcessId, ring_bytes: int, shm: str = SHM) -> str | None:
+def shared_ring_path(process_id: str, ring_bytes: int, shm: str = SHM) -> str | None:
     """A path for a ring in memory, so that the guest never waits for a disk; None if there is no good place."""
     try:
         free = os.statvfs(shm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from functools import cached_property
 
 from timecraftd.model import Digest, ModuleRecord, ObjectInfo, ObjectKind, ProcessId
@@ -62,9 +63,9 @@ class Registry:
                     names[record.name] = info.digest
         return resolve_digest(kind, reference, [info.digest for info in infos], names)
 
-    def unreferenced(self) -> list[ObjectInfo]:
-        """Objects that no process refers to; the caller holds the collection lock."""
-        referenced = self.catalogue.references()
+    def unreferenced(self, without: Collection[ProcessId] = ()) -> list[ObjectInfo]:
+        """Objects that no process, but those left out, refers to; the caller holds the collection lock."""
+        referenced = self.catalogue.references(without)
         return [info for kind in ObjectKind for info in self.objects.stored(kind) if info.digest not in referenced]
 
     def delete_object(self, info: ObjectInfo) -> None:

@@ -509,6 +509,8 @@ impl Mapping {
         #[allow(unsafe_code)]
         unsafe {
             mm::mmap(self.base.add(at).cast(), len, access, flags, file, offset)?;
+            // Maps the pages for writing too; older kernels do so at the first write.
+            let _ = mm::madvise(self.base.add(at).cast(), len, mm::Advice::LinuxPopulateWrite);
         }
         Ok(())
     }

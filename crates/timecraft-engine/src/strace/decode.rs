@@ -14,11 +14,10 @@ use crate::{Call, Errno};
 #[derive(Debug)]
 pub(super) struct Decoded {
     pub name: &'static str,
-    /// `None` if only text has it: an address that programs don't care for.
     pub value: Value,
     /// Whether the value came from the host.
     pub is_result: bool,
-    /// Shown to people alone: addresses of results that aren't there.
+    /// Shown to people alone: addresses, for want of what is there.
     pub is_address: bool,
 }
 
@@ -45,8 +44,18 @@ impl Decoder<'_> {
         let ptr = arg as u32;
         let input = |value| Decoded { name, value, is_result: false, is_address: false };
         match self.param.kind {
-            Kind::Path => out.push(input(self.path(ptr, second as u32))),
-            Kind::IovecsOut => out.push(input(self.gather(ptr, second as u32))),
+            Kind::Path => {
+                out.push(input(self.path(ptr, second as u32)));
+                out.extend(self.count_of_unknown(out, second));
+            }
+            Kind::IovecsOut => {
+                out.push(input(self.gather(ptr, second as u32)));
+                out.extend(self.count_of_unknown(out, second));
+            }
+            Kind::IovecsIn => {
+                out.push(self.result(ptr, self.cell(ptr, second as u32)));
+                out.extend(self.count_of_unknown(out, second));
+            }
             Kind::Subscriptions => out.push(input(self.subscriptions(ptr))),
             Kind::Buffer => {
                 out.push(self.result(ptr, self.buffer(ptr, second as u32)));
@@ -64,6 +73,13 @@ impl Decoder<'_> {
             Some(value) => Decoded { name, value, is_result: true, is_address: false },
             None => Decoded { name, value: Value::Pointer(ptr), is_result: true, is_address: true },
         }
+    }
+
+    /// The second argument of a parameter that has two, unless the value before it says it all.
+    fn count_of_unknown(&self, decoded: &[Decoded], count: u64) -> Option<Decoded> {
+        let name = if self.param.kind == Kind::Path { "len" } else { "count" };
+        let is_unknown = matches!(decoded.last()?.value, Value::Pointer(_));
+        is_unknown.then_some(Decoded { name, value: Value::Unsigned(count), is_result: true, is_address: true })
     }
 
     fn scalar(&self, arg: u64) -> Value {
@@ -339,7 +355,7 @@ fn subscription(bytes: &[u8]) -> Value {
         };
         fields.push(("clock", Value::Symbol(clock.into())));
         fields.push(("timeout_ns", Value::Unsigned(timeout_ns)));
-        fields.push(("absolute", Value::Unsigned(u64::from(is_absolute))));
+        fields.push(("absolute", Value::Bool(is_absolute)));
     } else {
         let fd = i64::from(u32_at(bytes, 16) as i32);
         let _ = write!(text, " {fd}");
@@ -362,7 +378,7 @@ fn event_of(bytes: &[u8]) -> Value {
         let is_hangup = flags & event::FD_READWRITE_HANGUP != 0;
         let _ = write!(text, " nbytes={nbytes}{}", if is_hangup { " HANGUP" } else { "" });
         fields.push(("nbytes", Value::Unsigned(nbytes)));
-        fields.push(("hangup", Value::Unsigned(u64::from(is_hangup))));
+        fields.push(("hangup", Value::Bool(is_hangup)));
     }
     with_userdata(&text, fields, userdata)
 }

@@ -10,6 +10,7 @@ use super::Options;
 pub(super) enum Value {
     Unsigned(u64),
     Signed(i64),
+    Bool(bool),
     /// An address in guest memory, for what is not known or not worth showing.
     Pointer(u32),
     /// A name, or several joined by `|`.
@@ -52,6 +53,7 @@ impl Value {
         let _ = match self {
             Value::Unsigned(value) => write!(out, "{value}"),
             Value::Signed(value) => write!(out, "{value}"),
+            Value::Bool(value) => write!(out, "{value}"),
             Value::Pointer(ptr) => write!(out, "{ptr:#x}"),
             Value::Symbol(name) => write!(out, "{name}"),
             Value::Time(ns) => write!(out, "{}", Seconds(*ns)),
@@ -94,8 +96,11 @@ impl Value {
             Value::Signed(value) => {
                 let _ = write!(out, "{value}");
             }
+            Value::Bool(value) => {
+                let _ = write!(out, "{value}");
+            }
             Value::Pointer(ptr) => {
-                let _ = write!(out, "{ptr}");
+                let _ = write!(out, "{{\"ptr\":{ptr}}}");
             }
             Value::Symbol(name) => write_json_string(out, name),
             Value::Bytes { bytes, total } => write_json_bytes(out, bytes, *total, options),
@@ -157,7 +162,12 @@ pub(super) fn write_json_string(out: &mut String, text: &str) {
 fn write_json_bytes(out: &mut String, bytes: &[u8], total: usize, options: &Options) {
     let bytes = &bytes[..bytes.len().min(options.string_bytes_max)];
     let whole = bytes.len() == total;
-    match (str::from_utf8(bytes), whole) {
+    // A cut may go through a character, which doesn't make the text before it less of a text.
+    let text = str::from_utf8(bytes).or_else(|error| match error.error_len() {
+        None if !whole => str::from_utf8(&bytes[..error.valid_up_to()]),
+        _ => Err(error),
+    });
+    match (text, whole) {
         (Ok(text), true) => return write_json_string(out, text),
         (Ok(text), false) => {
             let _ = write!(out, "{{\"bytes\":{total},\"text\":");

@@ -47,4 +47,7 @@ pub struct Restored {
     pub torn_appends: Vec<TornAppend>,
     /// The last monotonic time that the guest saw, nanoseconds: its clock goes on from there.
     pub monotonic_ns: u64,
+    /// Wall-clock time of the last record, nanoseconds since the epoch; 0 if not known. What was made since then may
+    /// be the effect of a call without a record.
+    pub realtime_ns: u64,
 }

@@ -226,7 +226,9 @@ impl Host {
 impl System for Host {
     #[inline]
     fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt> {
-        match self.dispatch(call, Arguments(args), memory) {
+        let done = self.dispatch(call, Arguments(args), memory);
+        self.resumption.note_call();
+        match done {
             Ok(()) => Ok(Errno::Success),
             Err(Stop::Errno(errno)) => Ok(errno),
             Err(Stop::Halt(halt)) => Err(halt),

@@ -60,7 +60,7 @@ pub(super) fn stream_rights(stream: &Stream) -> u64 {
         | rights::POLL_FD_READWRITE;
     let special = match stream.filetype {
         filetype::REGULAR_FILE => SEEKABLE | rights::FD_ADVISE,
-        filetype::CHARACTER_DEVICE | filetype::BLOCK_DEVICE if !stream.terminal => SEEKABLE,
+        _ if stream.is_seekable() => SEEKABLE,
         filetype::SOCKET_STREAM | filetype::SOCKET_DGRAM => rights::SOCK_SHUTDOWN,
         _ => 0,
     };
@@ -113,7 +113,7 @@ impl Entry {
         match &self.kind {
             Kind::Stream(_) => None,
             Kind::Directory(directory) => Some(directory.mount),
-            Kind::File(file) => Some(file.mount),
+            Kind::File(file) => file.mount,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Calls on paths.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat};
@@ -9,10 +9,11 @@ use rustix::io::Errno as Os;
 use super::arguments::Arguments;
 use super::files::timestamps;
 use super::path::{Place, open_beneath, place, take};
-use super::stat::{DIRECTORY_RIGHTS, FILE_RIGHTS, filestat, filetype_of};
+use super::stat::{filestat, filetype_of};
 use super::table::{Directory, Entry, Kind, OpenFile};
 use super::{Host, Outcome};
 use crate::abi::{fdflags, lookupflags, oflags, rights, size};
+use crate::restore::opened_rights;
 use crate::{Errno, Memory};
 
 /// Longest target of a symlink, bytes: a path.
@@ -47,10 +48,10 @@ impl Host {
         let (directory, _) = self.writable_directory(args.u32(0), rights::PATH_CREATE_DIRECTORY)?;
         let path = take(memory, args.u32(1), args.u32(2))?;
         let at = place(directory.fd.as_fd(), &path)?;
-        match rustix::fs::mkdirat(&at.parent, &at.name, Mode::from_raw_mode(0o777)) {
-            Err(Os::EXIST) if self.resumption.has_made(&at, FileType::Directory) => Ok(()),
-            done => Ok(done?),
+        if self.resumption.is_done() {
+            return Ok(());
         }
+        Ok(rustix::fs::mkdirat(&at.parent, &at.name, Mode::from_raw_mode(0o777))?)
     }
 
     pub(super) fn path_remove_directory(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
@@ -65,10 +66,10 @@ impl Host {
         let (directory, _) = self.writable_directory(args.u32(0), rights)?;
         let path = take(memory, args.u32(1), args.u32(2))?;
         let at = place(directory.fd.as_fd(), &path)?;
-        match rustix::fs::unlinkat(&at.parent, &at.name, flags) {
-            Err(Os::NOENT) if self.resumption.is_first_call() => Ok(()),
-            done => Ok(done?),
+        if self.resumption.is_done() {
+            return Ok(());
         }
+        Ok(rustix::fs::unlinkat(&at.parent, &at.name, flags)?)
     }
 
     pub(super) fn path_filestat_get(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
@@ -117,8 +118,10 @@ impl Host {
         let target = take(memory, args.u32(0), args.u32(1))?;
         let path = take(memory, args.u32(3), args.u32(4))?;
         let at = place(directory.fd.as_fd(), &path)?;
+        if self.resumption.is_done() {
+            return Ok(());
+        }
         match rustix::fs::symlinkat(&target, &at.parent, &at.name) {
-            Err(Os::EXIST) if self.resumption.has_linked_symbolically(&at, &target) => Ok(()),
             Err(Os::EXIST) => Err(occupied(&at).into()),
             done => Ok(done?),
         }
@@ -141,8 +144,10 @@ impl Host {
             return Err(Errno::Perm.into());
         }
         let to = place(new.fd.as_fd(), &new_path)?;
+        if self.resumption.is_done() {
+            return Ok(());
+        }
         match rustix::fs::linkat(&from.parent, &from.name, &to.parent, &to.name, AtFlags::empty()) {
-            Err(Os::EXIST) if self.resumption.has_linked(&from, &to) => Ok(()),
             Err(Os::EXIST) => Err(occupied(&to).into()),
             done => Ok(done?),
         }
@@ -156,28 +161,24 @@ impl Host {
         let new_path = take(memory, args.u32(4), args.u32(5))?;
         let from = place(old.fd.as_fd(), &old_path)?;
         let to = place(new.fd.as_fd(), &new_path)?;
-        match rustix::fs::renameat(&from.parent, &from.name, &to.parent, &to.name) {
-            Err(Os::NOENT) if self.resumption.is_first_call() && to.stat().is_ok() => Ok(()),
-            done => Ok(done?),
+        if self.resumption.is_done() {
+            return Ok(());
         }
+        Ok(rustix::fs::renameat(&from.parent, &from.name, &to.parent, &to.name)?)
     }
 
     pub(super) fn path_open(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
         memory.check(args.u32(8), 4)?;
-        let request = OpenRequest::new(args)?;
+        let mut request = OpenRequest::new(args)?;
+        if self.resumption.is_created() {
+            request.oflags &= !oflags::EXCL;
+        }
         self.table.check_room()?;
         let (directory, entry) = self.directory(args.u32(0), rights::PATH_OPEN)?;
         let mount = directory.mount;
         request.check(entry, self.mounts[mount].config.read_only)?;
         let path = take(memory, args.u32(2), args.u32(3))?;
-        let opened = match request.open(directory.fd.as_fd(), &path) {
-            Err(Errno::Exist) => {
-                let again = OpenRequest { oflags: request.oflags & !(oflags::CREAT | oflags::EXCL), ..request };
-                again.open(directory.fd.as_fd(), &path).ok().filter(|fd| self.resumption.has_created(fd.as_fd()))
-            }
-            .ok_or(Errno::Exist),
-            opened => opened,
-        }?;
+        let opened = request.open(directory.fd.as_fd(), &path)?;
         let fd = self.table.insert(request.entry(opened, mount)?)?;
         memory.write_u32(args.u32(8), fd)?;
         Ok(())
@@ -258,22 +259,17 @@ impl OpenRequest {
         let stat = fstat(&fd)?;
         let filetype = FileType::from_raw_mode(stat.st_mode);
         let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        match filetype {
-            FileType::Directory => Ok(Entry {
-                kind: Kind::Directory(Directory { fd, mount, preopen: false, listing: None }),
-                rights_base: self.rights_base & DIRECTORY_RIGHTS,
-                rights_inheriting: self.rights_inheriting,
-                flags: self.fdflags,
-            }),
-            FileType::CharacterDevice if !HARMLESS_DEVICES.contains(&device) => Err(Errno::Nxio),
-            FileType::RegularFile | FileType::CharacterDevice => Ok(Entry {
-                kind: Kind::File(OpenFile { fd, mount: Some(mount), filetype: filetype_of(filetype) }),
-                rights_base: self.rights_base & FILE_RIGHTS,
-                rights_inheriting: 0,
-                flags: self.fdflags,
-            }),
-            _ => Err(Errno::Nxio),
-        }
+        let kind = match filetype {
+            FileType::Directory => Kind::Directory(Directory { fd, mount, preopen: false, listing: None }),
+            FileType::CharacterDevice if !HARMLESS_DEVICES.contains(&device) => return Err(Errno::Nxio),
+            FileType::RegularFile | FileType::CharacterDevice => {
+                Kind::File(OpenFile { fd, mount: Some(mount), filetype: filetype_of(filetype) })
+            }
+            _ => return Err(Errno::Nxio),
+        };
+        let is_directory = matches!(kind, Kind::Directory(_));
+        let (rights_base, rights_inheriting) = opened_rights(is_directory, self.rights_base, self.rights_inheriting);
+        Ok(Entry { kind, rights_base, rights_inheriting, flags: self.fdflags })
     }
 }
 
@@ -297,9 +293,4 @@ fn check_escalation(old: &Directory, old_entry: &Entry, new: &Directory, new_ent
 fn occupied(at: &Place<'_>) -> Errno {
     let is_directory = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
     if at.trailing_slash && !at.stat().is_ok_and(is_directory) { Errno::Notdir } else { Errno::Exist }
-}
-
-/// The target of a symlink, for comparison.
-pub(super) fn target_of(at: &Place<'_>) -> Option<CString> {
-    rustix::fs::readlinkat(&at.parent, at.bare_name(), Vec::new()).ok()
 }

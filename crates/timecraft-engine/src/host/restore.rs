@@ -1,32 +1,27 @@
 //! Taking over from a replay: descriptors, the clock, and the one call that may have taken effect without its record.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, StatxFlags, fstat};
+use rustix::fs::{Mode, OFlags, SeekFrom, fstat};
 
-use super::path::{Place, open_beneath};
-use super::paths::{OpenRequest, target_of};
+use super::path::open_beneath;
+use super::paths::OpenRequest;
 use super::table::{Directory, Entry, Kind, OpenFile, Table};
 use super::transfer::retry;
 use super::{Host, HostError, Stop};
 use crate::Errno;
 use crate::abi::{fdflags, filetype, oflags};
-use crate::restore::{Descriptor, DescriptorKind, Restored, TornAppend};
-
-/// Files are stamped by a clock that ticks, behind the one that records are stamped by: at most a tick of 100 Hz.
-const STAMP_TICK_NS: u64 = 10_000_000;
+use crate::restore::{Descriptor, DescriptorKind, FirstCall, Restored, TornAppend};
 
 /// What the first calls after a resume must treat with care.
 ///
 /// A process that dies between a call's effect and its record does the call again when it is resumed. Reading, or
-/// writing at an offset, is harmless twice; the others are recognised by what they have left behind.
+/// writing at an offset, is harmless twice. Of the others, the replay has found out from the log and from what is
+/// there now whether they took effect; appends are recognised here, by the bytes that they have left behind.
 #[derive(Debug, Default)]
 pub(super) struct Resumption {
-    /// Whether no call has been made since.
-    first_call: bool,
-    /// Wall-clock time of the last record, nanoseconds since the epoch; 0 if not known.
-    recorded_ns: u64,
+    first_call: FirstCall,
     torn: Vec<Torn>,
 }
 
@@ -40,21 +35,26 @@ struct Torn {
 }
 
 impl Resumption {
-    /// Whether nothing is left to be careful about.
+    /// Whether no append is left to be careful about.
     #[inline]
     pub fn is_over(&self) -> bool {
         self.torn.is_empty()
     }
 
-    /// Whether the call that is being made may have taken effect already.
-    pub fn is_first_call(&self) -> bool {
-        self.first_call
+    /// Whether the call that is being made took effect before, so that it has succeeded already.
+    pub fn is_done(&self) -> bool {
+        self.first_call == FirstCall::AlreadyDone
+    }
+
+    /// Whether the file that is being made was made by this very call before, so that its being there is no error.
+    pub fn is_created(&self) -> bool {
+        self.first_call == FirstCall::AlreadyCreated
     }
 
     /// Notes that a call is over.
     #[inline]
     pub fn note_call(&mut self) {
-        self.first_call = false;
+        self.first_call = FirstCall::Redo;
     }
 
     /// How many of the bytes that the guest appends are there already, from an append without a record.
@@ -76,49 +76,6 @@ impl Resumption {
             }
         }
         Ok(if bytes.starts_with(&tail) { len } else { 0 })
-    }
-
-    /// Whether the call being made is a repetition that made this before: of that type, and no older than the log.
-    pub fn has_made(&self, at: &Place<'_>, filetype: FileType) -> bool {
-        let stat = |at: &Place<'_>| at.stat().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == filetype);
-        self.first_call && stat(at) && self.is_recent(at.parent.as_fd(), &at.bare_name())
-    }
-
-    /// Likewise, of a symlink with that target.
-    pub fn has_linked_symbolically(&self, at: &Place<'_>, target: &CStr) -> bool {
-        self.has_made(at, FileType::Symlink) && target_of(at).is_some_and(|there| there.as_c_str() == target)
-    }
-
-    /// Likewise, of a hard link.
-    pub fn has_linked(&self, from: &Place<'_>, to: &Place<'_>) -> bool {
-        let (Ok(old), Ok(new)) = (from.stat(), to.stat()) else { return false };
-        // Linking changes the file's status, not its birth.
-        let changed = (new.st_ctime as u64).saturating_mul(1_000_000_000).saturating_add(new.st_ctime_nsec);
-        self.first_call && (old.st_dev, old.st_ino) == (new.st_dev, new.st_ino) && self.is_since(changed)
-    }
-
-    /// Likewise, of an empty file.
-    pub fn has_created(&self, file: BorrowedFd<'_>) -> bool {
-        let empty = fstat(file)
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_size == 0);
-        self.first_call && empty && self.is_recent(file, c"")
-    }
-
-    /// Whether a file was made no earlier than the last record.
-    fn is_recent(&self, directory: BorrowedFd<'_>, name: &CStr) -> bool {
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
-        let Ok(stat) = rustix::fs::statx(directory, name, flags, StatxFlags::BTIME | StatxFlags::CTIME) else {
-            return false;
-        };
-        // Where births aren't kept, the last change of status is no earlier.
-        let born = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
-        let stamp = if born { stat.stx_btime } else { stat.stx_ctime };
-        let seconds = u64::try_from(stamp.tv_sec).unwrap_or(0);
-        self.is_since(seconds.saturating_mul(1_000_000_000).saturating_add(u64::from(stamp.tv_nsec)))
-    }
-
-    fn is_since(&self, stamp_ns: u64) -> bool {
-        self.recorded_ns != 0 && stamp_ns.saturating_add(STAMP_TICK_NS) >= self.recorded_ns
     }
 }
 
@@ -148,8 +105,7 @@ impl Host {
         for torn in restored.torn_appends {
             self.resumption.torn.extend(self.torn(&torn)?);
         }
-        self.resumption.first_call = true;
-        self.resumption.recorded_ns = restored.realtime_ns;
+        self.resumption.first_call = restored.first_call;
         self.monotonic_offset_ns = restored.monotonic_ns.saturating_sub(self.clock.monotonic_ns());
         Ok(())
     }
@@ -159,7 +115,9 @@ impl Host {
         let entry = match kind {
             DescriptorKind::Stdio(number) => {
                 let slot = streams.get_mut(usize::from(number)).and_then(Option::take);
-                slot.ok_or_else(|| failed(fd, &[], "no such stream", "report this as a bug"))?
+                let entry = slot.ok_or_else(|| failed(fd, &[], "no such stream", "report this as a bug"))?;
+                let rights_base = rights_base & entry.rights_base;
+                return Ok(Entry { rights_base, flags, ..entry });
             }
             DescriptorKind::Mount { mount } => {
                 self.root(fd, mount)?;

@@ -113,6 +113,10 @@ impl Table {
     pub fn insert_at(&mut self, fd: u32, entry: Entry) -> Result<(), Errno> {
         self.check_room()?;
         let fd = fd as usize;
+        // Numbers are lowest-free, so that none is ever above the limit, and the table no longer than it.
+        if fd >= self.open_max {
+            return Err(Errno::Mfile);
+        }
         if fd >= self.slots.len() {
             self.slots.resize_with(fd + 1, || None);
         }

@@ -416,6 +416,7 @@ impl ConsumerWaker {
 #[derive(Debug)]
 pub struct RingImage {
     identity: RingIdentity,
+    discarding: bool,
     words: Vec<u64>,
 }
 
@@ -458,12 +459,18 @@ impl RingImage {
         } else {
             Vec::new() // written under another boot: memory and medium need not agree
         };
-        Ok(Self { identity, words })
+        let discarding = u32_at(&bytes, STATE_AT) == state::DISCARDING;
+        Ok(Self { identity, discarding, words })
     }
 
     /// Whose records these are.
     pub fn identity(&self) -> &RingIdentity {
         &self.identity
+    }
+
+    /// Whether the writer had given up, and the guest ran on unrecorded.
+    pub fn was_discarding(&self) -> bool {
+        self.discarding
     }
 
     /// The records, oldest first. Ends early at anything that is not a record.

@@ -376,6 +376,27 @@ fn a_full_disk_may_let_the_guest_run_on_with_the_loss_on_record() {
 }
 
 #[test]
+fn a_loss_ends_with_its_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = FaultyStorage::new(3_000, io::ErrorKind::StorageFull);
+    let (mut ring, handle) = start_faulty(LogConfig { on_full: OnFull::Continue, ..small_config(dir.path()) }, storage);
+    let mut count = 0;
+    while handle.failure().is_none() {
+        count = sample(count).append_to(&mut ring).unwrap() + 1;
+    }
+    drop(handle);
+    let kept = recover(dir.path()).unwrap().first_lost_seq.unwrap();
+    // There is room again; what follows is recorded, and survives a crash.
+    let (mut ring, handle) = start(small_config(dir.path()));
+    for i in kept..kept + 5 {
+        assert_eq!(sample(i).append_to(&mut ring), Ok(i));
+    }
+    drop(handle);
+    let report = recover(dir.path()).unwrap();
+    assert_eq!((report.last_seq, report.first_lost_seq), (Some(kept + 4), Some(kept)));
+}
+
+#[test]
 fn a_log_keeps_to_its_limit() {
     let dir = tempfile::tempdir().unwrap();
     let (mut ring, handle) = start(LogConfig { log_bytes_max: Some(5_000), ..small_config(dir.path()) });

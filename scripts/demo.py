@@ -72,7 +72,7 @@ def main() -> int:
 
         say("3. The record explains the run, system call by system call.")
         traced = timecraft("trace", "syscall", process).stdout.splitlines()
-        show(next((line for line in traced if call in line), "") for call in TRACED)
+        show(sorted(next((line for line in traced if call in line), "") for call in TRACED))
         print(paint("2", f"  … {len(traced)} lines in all"))
 
     # The folder is gone now: what follows can't look at it.

@@ -56,6 +56,8 @@ def show(lines: Iterable[str]) -> None:
 def main() -> int:
     if HOME.exists():
         shutil.rmtree(HOME)
+    HOME.parent.mkdir(exist_ok=True)
+    (HOME.parent / ".gitignore").write_text("*\n")
     with tempfile.TemporaryDirectory(prefix="timecraft-demo-") as folder:
         data = Path(folder, "data")
         shutil.copytree(DATA, data)

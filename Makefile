@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/.installed
+# Two builds at once would take each other's files away.
+LOCKED := $(if $(shell command -v flock),flock .venv/.lock)
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -20,10 +22,10 @@ help: ## list the targets
 build: tools ## set up .venv and build the extension into it; leaves .venv/bin/timecraft
 	@# Cargo decides whether there is anything to compile: about a second if not.
 	@if [ $(INSTALLED) -nt pyproject.toml ] && [ $(INSTALLED) -nt constraints.txt ] && [ $(INSTALLED) -nt Cargo.toml ]; then \
-	  $(BIN)/maturin develop --skip-install --quiet >/dev/null; \
+	  said=$$($(LOCKED) $(BIN)/maturin develop --skip-install --quiet 2>&1) || { echo "$$said" >&2; exit 1; }; \
 	else \
 	  echo 'building the extension and installing it with its dependencies (the first time takes minutes)'; \
-	  PIP_QUIET=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/maturin develop --extras dev && touch $(INSTALLED); \
+	  PIP_QUIET=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(LOCKED) $(BIN)/maturin develop --extras dev && touch $(INSTALLED); \
 	fi
 
 .PHONY: tools
@@ -49,7 +51,7 @@ demo: build ## record a Go program, look at its log, replay it
 # ---- test
 
 .PHONY: test
-test: build guests lint-fast test-rust wheel-check test-python ## everything that must pass; what CI runs
+test: build guests lint-fast test-rust fuzz-smoke wheel-check test-python ## everything that must pass; what CI runs
 
 .PHONY: test-rust
 test-rust: tools ## the crates' tests
@@ -69,9 +71,15 @@ conformance: build ## run a wasi-testsuite folder recorded, then replayed: SUITE
 soak: build guests ## tests that take long: crash recovery and resume at many points
 	$(BIN)/pytest -m soak --timeout 3600 $(ARGS)
 
+FUZZ := cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir $(CARGO_TARGET_DIR) --bin smoke --
+
 .PHONY: fuzz
-fuzz: ## fuzz for SECONDS=60 per target without nightly; see fuzz/README.md for cargo-fuzz
-	cargo run --quiet --manifest-path fuzz/Cargo.toml --target-dir $(CARGO_TARGET_DIR) -- --seconds $(or $(SECONDS),60)
+fuzz: ## fuzz each target for SECONDS=60, without nightly; fuzz/README.md has cargo-fuzz
+	$(FUZZ) --seconds $(or $(SECONDS),60)
+
+.PHONY: fuzz-smoke
+fuzz-smoke: ## the same for a few seconds
+	$(FUZZ) --seconds 5
 
 .PHONY: bench
 bench: build ## measure; results go to benchmarks/results
@@ -120,10 +128,10 @@ wheel-check: build ## the same, out of what is compiled for development: proves 
 
 .PHONY: constraints
 constraints: build ## write constraints.txt anew from what .venv holds
-	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable; } > .constraints.new
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze | grep -v timecraftd; } > .constraints.new
 	@mv .constraints.new constraints.txt
 
 .PHONY: clean
 clean: ## remove everything that was built
-	rm -rf .venv target dist demo-state tests/guests/build benchmarks/guests/build timecraftd/_native*.so
+	rm -rf .venv target dist build tests/guests/build benchmarks/guests/build timecraftd/_native*.so
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

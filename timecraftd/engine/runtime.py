@@ -10,10 +10,10 @@ from timecraftd.engine.native import load_native
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from timecraftd._native import Guest, ModuleInfo, Outcome
+    from timecraftd._native import Guest as Guest  # noqa: PLC0414
+    from timecraftd._native import ModuleInfo as ModuleInfo  # noqa: PLC0414
+    from timecraftd._native import Outcome as Outcome  # noqa: PLC0414
     from timecraftd.engine.spec import ReplaySpec, ResumeSpec, RunSpec
-
-__all__ = ["Engine", "Guest", "ModuleInfo", "Outcome"]
 
 
 class Engine:

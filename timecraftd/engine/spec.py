@@ -116,5 +116,3 @@ class ResumeSpec:
     """As for the first run; `log.dir` is the existing log."""
     scratch_dir: str
     """For temporary files that check what the guest had written."""
-    replay_stdout_fd: int | None = None
-    """Where output that was recorded before the crash goes again; None drops it."""

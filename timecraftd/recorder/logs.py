@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from timecraftd.errors import NativeMissingError
 
 if TYPE_CHECKING:
-    from timecraftd._native import LogInfo, LogReader, RecoveryReport
-
-__all__ = ["LogInfo", "Logs", "Output", "RecoveryReport", "TraceQuery", "log_bytes"]
+    from timecraftd._native import LogInfo as LogInfo  # noqa: PLC0414
+    from timecraftd._native import LogReader
+    from timecraftd._native import RecoveryReport as RecoveryReport  # noqa: PLC0414
 
 _T = TypeVar("_T")
 

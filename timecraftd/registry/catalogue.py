@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
@@ -148,11 +148,11 @@ class Catalogue:
                 length += 1
         return process_id[:length].rstrip("-") if length == PROCESS_ID_SHORT else process_id[:length]
 
-    def references(self) -> set[Digest]:
-        """Digests of all objects that some process refers to."""
+    def references(self, without: Collection[ProcessId] = ()) -> set[Digest]:
+        """Digests of all objects that some process, but those left out, refers to."""
         with self._errors():
-            rows = self._db.execute("SELECT module, config, runtime FROM processes").fetchall()
-        return {Digest(digest) for row in rows for digest in row}
+            rows = self._db.execute("SELECT id, module, config, runtime FROM processes").fetchall()
+        return {Digest(digest) for process_id, *digests in rows if process_id not in without for digest in digests}
 
     def put_module(self, module: ModuleRecord) -> None:
         """Adds a module, or renews its name."""

@@ -4,12 +4,63 @@
 
 use std::fs::File;
 
+use crate::abi::rights;
+
+/// Rights of a mount's descriptor, read-only mounts included: the kernel denies what those don't allow, and with an
+/// error that says why.
+pub const MOUNT_RIGHTS_BASE: u64 = rights::FD_DATASYNC
+    | rights::FD_FDSTAT_SET_FLAGS
+    | rights::FD_SYNC
+    | rights::PATH_CREATE_DIRECTORY
+    | rights::PATH_CREATE_FILE
+    | rights::PATH_LINK_SOURCE
+    | rights::PATH_LINK_TARGET
+    | rights::PATH_OPEN
+    | rights::FD_READDIR
+    | rights::PATH_READLINK
+    | rights::PATH_RENAME_SOURCE
+    | rights::PATH_RENAME_TARGET
+    | rights::PATH_FILESTAT_GET
+    | rights::PATH_FILESTAT_SET_SIZE
+    | rights::PATH_FILESTAT_SET_TIMES
+    | rights::FD_FILESTAT_GET
+    | rights::FD_FILESTAT_SET_TIMES
+    | rights::PATH_SYMLINK
+    | rights::PATH_REMOVE_DIRECTORY
+    | rights::PATH_UNLINK_FILE
+    | rights::POLL_FD_READWRITE;
+
+/// Rights that descriptors opened beneath a mount can have.
+pub const MOUNT_RIGHTS_INHERITING: u64 = rights::ALL;
+
+/// Rights that a file's descriptor can have.
+pub const FILE_RIGHTS: u64 = rights::FD_DATASYNC
+    | rights::FD_READ
+    | rights::FD_SEEK
+    | rights::FD_FDSTAT_SET_FLAGS
+    | rights::FD_SYNC
+    | rights::FD_TELL
+    | rights::FD_WRITE
+    | rights::FD_ADVISE
+    | rights::FD_ALLOCATE
+    | rights::FD_FILESTAT_GET
+    | rights::FD_FILESTAT_SET_SIZE
+    | rights::FD_FILESTAT_SET_TIMES
+    | rights::POLL_FD_READWRITE;
+
+/// Rights (base, inheriting) of a descriptor that `path_open` made, as far as its type can have what was asked for.
+pub const fn opened_rights(is_directory: bool, base: u64, inheriting: u64) -> (u64, u64) {
+    if is_directory { (base & MOUNT_RIGHTS_BASE, inheriting) } else { (base & FILE_RIGHTS, 0) }
+}
+
 /// One descriptor as it would be if the process had lived on.
 #[derive(Debug)]
 pub struct Descriptor {
     pub fd: u32,
     pub kind: DescriptorKind,
-    /// Rights of the descriptor, and those that descriptors opened beneath it can have (`abi::rights`).
+    /// Rights of the descriptor, and those that descriptors opened beneath it can have (`abi::rights`). A standard
+    /// stream's rights depend on where it leads, which no log says: [`UNRESTRICTED`] if the guest hasn't cut them, and
+    /// the host intersects them with those that it gives.
     pub rights_base: u64,
     pub rights_inheriting: u64,
     /// `abi::fdflags`.
@@ -40,6 +91,21 @@ pub struct TornAppend {
     pub size: u64,
 }
 
+/// Rights of a standard stream that the guest hasn't cut.
+pub const UNRESTRICTED: u64 = u64::MAX;
+
+/// What the host must know of the first call after the resumption: the one that may have taken effect already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FirstCall {
+    /// It is done (again) as if nothing had been: it took no effect, or doing it twice is harmless.
+    #[default]
+    Redo,
+    /// It took effect, and a second time would fail (`path_create_directory`, `path_rename`, ...): it succeeds without.
+    AlreadyDone,
+    /// `path_open` with EXCL which has created its (empty) file: EXCL doesn't count.
+    AlreadyCreated,
+}
+
 /// The state that a host takes over from a replay.
 #[derive(Debug, Default)]
 pub struct Restored {
@@ -47,4 +113,5 @@ pub struct Restored {
     pub torn_appends: Vec<TornAppend>,
     /// The last monotonic time that the guest saw, nanoseconds: its clock goes on from there.
     pub monotonic_ns: u64,
+    pub first_call: FirstCall,
 }

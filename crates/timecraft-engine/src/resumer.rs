@@ -1,1 +1,251 @@
-//! To be written.
+//! A process goes on where its log ends.
+//!
+//! [`Resumer`] replays first. When the log is at its end (and not the process), the guest's next call makes it go live:
+//! the caller's closure turns the [`Shadow`] of the log into a real host, and from that call on everything goes there.
+//! The guest notices nothing: it is the same instance, and the call that found the log at its end returns from the host.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::abi::oflags;
+use crate::recorder::{CALL_END, CONTROL_BASE, End, OwnedRecord, Record, Source, SourceError};
+use crate::replayer::{Options, ReplayEnd, Replayer, Report};
+use crate::restore::FirstCall;
+use crate::shadow::{Shadow, ShadowError};
+use crate::{Call, Errno, Halt, Memory, System};
+
+/// What the source tells the resumer.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Taken when the process goes live.
+    shadow: Option<Shadow>,
+    error: Option<ShadowError>,
+    /// Whether the last record was an end. A record behind it begins a new epoch.
+    has_ended: bool,
+}
+
+fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Feeds a shadow with each record that a replayer takes from `inner`.
+#[derive(Debug)]
+pub struct ShadowingSource<R> {
+    inner: R,
+    progress: Arc<Mutex<Progress>>,
+}
+
+impl Progress {
+    fn follow(&mut self, record: &impl Record) -> Result<(), SourceError> {
+        self.has_ended = record.call() == CALL_END;
+        if record.call() >= CONTROL_BASE {
+            return Ok(());
+        }
+        let refused = |what: String| SourceError(format!("record {}: {what}", record.seq()));
+        let call = Call::from_id(record.call()).ok_or_else(|| refused("unknown call".into()))?;
+        let errno = Errno::from_raw(record.errno()).ok_or_else(|| refused("unknown error number".into()))?;
+        // A digest stands for all inputs: there is none to look at.
+        let inputs = if record.digested() { 0 } else { usize::MAX };
+        let Some(shadow) = &mut self.shadow else { return Ok(()) };
+        let applied = shadow.apply(call, record.args(), errno, record.written(), record.sent().take(inputs));
+        applied.map_err(|error| {
+            let message = error.to_string();
+            self.error = Some(error);
+            refused(message)
+        })
+    }
+}
+
+impl<R: Source> Source for ShadowingSource<R> {
+    type Record<'a>
+        = R::Record<'a>
+    where
+        Self: 'a;
+
+    fn next(&mut self) -> Result<Option<R::Record<'_>>, SourceError> {
+        let record = self.inner.next()?;
+        if let Some(record) = &record {
+            lock(&self.progress).follow(record)?;
+        }
+        Ok(record)
+    }
+
+    fn last(&mut self) -> Result<Option<OwnedRecord>, SourceError> {
+        self.inner.last()
+    }
+}
+
+/// Makes the shadow of a log real: verifies it ([`Shadow::finish`]), restores a host, and has a recorder begin a new
+/// epoch of the log. The error is for the user.
+pub type GoLive<L> = Box<dyn FnOnce(Shadow) -> Result<L, String> + Send>;
+
+enum Phase<R, L> {
+    Replaying { replayer: Replayer<ShadowingSource<R>>, go_live: Option<GoLive<L>> },
+    Live(L),
+}
+
+/// The world of a process that is being resumed.
+pub struct Resumer<R, L> {
+    phase: Phase<R, L>,
+    progress: Arc<Mutex<Progress>>,
+    report: Report,
+    failure: Option<String>,
+}
+
+impl<R: Source, L: System> Resumer<R, L> {
+    /// `shadow` is that of a process at its start, and `source` at its first record.
+    pub fn new(source: R, options: Options, shadow: Shadow, go_live: GoLive<L>) -> Self {
+        let progress = Arc::new(Mutex::new(Progress { shadow: Some(shadow), ..Progress::default() }));
+        let source = ShadowingSource { inner: source, progress: Arc::clone(&progress) };
+        let replayer = Replayer::new(source, options);
+        let report = replayer.report();
+        Resumer { phase: Phase::Replaying { replayer, go_live: Some(go_live) }, progress, report, failure: None }
+    }
+
+    /// Whether the log is over and the guest's calls reach the world.
+    pub fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live(_))
+    }
+
+    /// The live world, once there is one.
+    pub fn live(&self) -> Option<&L> {
+        if let Phase::Live(live) = &self.phase { Some(live) } else { None }
+    }
+
+    /// The live world, once there is one.
+    pub fn live_mut(&mut self) -> Option<&mut L> {
+        if let Phase::Live(live) = &mut self.phase { Some(live) } else { None }
+    }
+
+    /// How the replay ended. [`ReplayEnd::LogEnded`] is where the process goes live.
+    pub fn report(&self) -> Report {
+        self.report.clone()
+    }
+
+    /// Why the process couldn't be resumed, for the user. A divergence is in the report.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.clone().or_else(|| lock(&self.progress).error.as_ref().map(ToString::to_string))
+    }
+
+    #[cold]
+    fn go_live(&mut self, in_flight: Option<(Call, &[u64], &Memory<'_>)>) -> Result<&mut L, Halt> {
+        let Phase::Replaying { go_live, .. } = &mut self.phase else { return Err(Halt::Replay) };
+        let shadow = lock(&self.progress).shadow.take();
+        let (Some(go_live), Some(mut shadow)) = (go_live.take(), shadow) else { return Err(Halt::Replay) };
+        if let Some((call, args, memory)) = in_flight {
+            shadow.expect_in_flight(call, args, memory);
+        }
+        match go_live(shadow) {
+            Ok(live) => self.phase = Phase::Live(live),
+            Err(reason) => {
+                self.failure = Some(reason.clone());
+                return Err(Halt::Log(reason));
+            }
+        }
+        self.live_mut().ok_or(Halt::Replay)
+    }
+
+    fn log_ended(&self) -> bool {
+        matches!(self.report.end(), Some(ReplayEnd::LogEnded { .. }))
+    }
+}
+
+impl<R: Source, L: System> System for Resumer<R, L> {
+    #[inline]
+    fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt> {
+        match &mut self.phase {
+            Phase::Live(live) => live.call(call, args, memory),
+            Phase::Replaying { replayer, .. } => match replayer.call(call, args, memory) {
+                Err(Halt::Replay) if self.log_ended() => {
+                    self.go_live(Some((call, args, memory)))?.call(call, args, memory)
+                }
+                outcome => outcome,
+            },
+        }
+    }
+
+    fn end(&mut self, end: &End) -> Result<(), Halt> {
+        match &mut self.phase {
+            Phase::Live(live) => live.end(end),
+            Phase::Replaying { replayer, .. } => {
+                let outcome = replayer.end(end);
+                let is_open = outcome.is_ok() || self.log_ended();
+                if is_open && !lock(&self.progress).has_ended {
+                    // The host died between the guest's last call and the record of its end: that is all that's left.
+                    return self.go_live(None)?.end(end);
+                }
+                outcome
+            }
+        }
+    }
+}
+
+impl<R, L> fmt::Debug for Resumer<R, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_live = matches!(self.phase, Phase::Live(_));
+        f.debug_struct("Resumer").field("is_live", &is_live).field("failure", &self.failure).finish_non_exhaustive()
+    }
+}
+
+/// Treats the first call of a resumed guest as [`FirstCall`] says. Belongs between the recorder and the host, so that
+/// the log holds what the guest asked for and what it was told.
+#[derive(Debug)]
+pub struct FirstCallGuard<S> {
+    inner: S,
+    first_call: FirstCall,
+}
+
+impl<S> FirstCallGuard<S> {
+    pub fn new(inner: S, first_call: FirstCall) -> Self {
+        FirstCallGuard { inner, first_call }
+    }
+
+    /// The decorated system.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// The decorated system.
+    pub fn inner_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+}
+
+/// Notes as sent what the host would have: the call's paths.
+fn note_inputs(call: Call, args: &[u64], memory: &mut Memory<'_>) {
+    let mut index = 0;
+    for param in call.spec().params {
+        if param.kind == crate::calls::Kind::Path
+            && let [ptr, len, ..] = args[index..]
+        {
+            // What is out of bounds has never taken effect.
+            let _ = memory.sent(ptr as u32, len as u32);
+        }
+        index += param.kind.types().len();
+    }
+}
+
+impl<S: System> System for FirstCallGuard<S> {
+    #[inline]
+    fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt> {
+        if self.first_call == FirstCall::Redo {
+            return self.inner.call(call, args, memory);
+        }
+        match std::mem::take(&mut self.first_call) {
+            FirstCall::AlreadyDone => {
+                note_inputs(call, args, memory);
+                Ok(Errno::Success)
+            }
+            FirstCall::AlreadyCreated if call == Call::PathOpen && args.len() > 4 => {
+                let mut args = args.to_vec();
+                args[4] &= !u64::from(oflags::EXCL);
+                self.inner.call(call, &args, memory)
+            }
+            FirstCall::AlreadyCreated | FirstCall::Redo => self.inner.call(call, args, memory),
+        }
+    }
+
+    fn end(&mut self, end: &End) -> Result<(), Halt> {
+        self.inner.end(end)
+    }
+}

@@ -91,8 +91,11 @@ pub fn prepare_lost_mark(dir: &Path) -> Result<(), LogError> {
     }
 }
 
-/// Notes that records from `first_lost_seq` on are missing.
+/// Notes that records from `first_lost_seq` on are missing. A note of an earlier loss stays.
 pub fn mark_lost(dir: &Path, first_lost_seq: u64) -> Result<(), LogError> {
+    if read_lost_mark(dir)?.is_some() {
+        return Ok(());
+    }
     let path = dir.join(LOST_FILE);
     let mut mark = [0; LOST_LEN];
     put(&mut mark, 0, LOST_MAGIC);

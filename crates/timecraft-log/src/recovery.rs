@@ -71,11 +71,7 @@ pub(crate) fn recover_locked(dir: &Path, storage: &mut dyn Storage) -> Result<Pa
     };
     let open = check_segments(dir, &mut past)?;
     let ring_path = dir::read_ring_pointer(dir)?;
-    // What a full disk cost stays lost: the guest ran on, and later records are missing.
-    let image = match &ring_path {
-        Some(path) if first_lost_seq.is_none() => open_ring(path)?,
-        _ => None,
-    };
+    let image = ring_path.as_deref().map_or(Ok(None), open_ring)?;
     if let Some(image) = &image {
         let process = past.process.get_or_insert(image.identity().process);
         if *process != image.identity().process {
@@ -93,7 +89,8 @@ pub(crate) fn recover_locked(dir: &Path, storage: &mut dyn Storage) -> Result<Pa
 
 fn open_ring(path: &Path) -> Result<Option<RingImage>, LogError> {
     match Ring::open(path) {
-        Ok(image) => Ok(Some(image)),
+        // What a full disk cost stays lost: the guest ran on, and later records are missing.
+        Ok(image) => Ok(Some(image).filter(|image| !image.was_discarding())),
         Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         // The process died while it made the ring, or the machine died with it.
         Err(LogError::Corrupt { .. }) => Ok(None),

@@ -349,6 +349,11 @@ impl RingReader {
         wake(self.map.producer_asleep());
     }
 
+    /// Goes back to the first record that was not released.
+    pub(crate) fn rewind(&mut self) {
+        self.pos = self.map.tail().load(Ordering::Relaxed);
+    }
+
     /// Bytes that were read and not yet released.
     pub fn unreleased(&self) -> u64 {
         self.pos - self.map.tail().load(Ordering::Relaxed)
@@ -411,6 +416,7 @@ impl ConsumerWaker {
 #[derive(Debug)]
 pub struct RingImage {
     identity: RingIdentity,
+    discarding: bool,
     words: Vec<u64>,
 }
 
@@ -453,12 +459,18 @@ impl RingImage {
         } else {
             Vec::new() // written under another boot: memory and medium need not agree
         };
-        Ok(Self { identity, words })
+        let discarding = u32_at(&bytes, STATE_AT) == state::DISCARDING;
+        Ok(Self { identity, discarding, words })
     }
 
     /// Whose records these are.
     pub fn identity(&self) -> &RingIdentity {
         &self.identity
+    }
+
+    /// Whether the writer had given up, and the guest ran on unrecorded.
+    pub fn was_discarding(&self) -> bool {
+        self.discarding
     }
 
     /// The records, oldest first. Ends early at anything that is not a record.
@@ -509,6 +521,8 @@ impl Mapping {
         #[allow(unsafe_code)]
         unsafe {
             mm::mmap(self.base.add(at).cast(), len, access, flags, file, offset)?;
+            // Maps the pages for writing too; older kernels do so at the first write.
+            let _ = mm::madvise(self.base.add(at).cast(), len, mm::Advice::LinuxPopulateWrite);
         }
         Ok(())
     }

@@ -498,15 +498,15 @@ impl Writer {
         self.unsynced_since.get_or_insert_with(Instant::now);
     }
 
-    /// Counts away what is still in the ring until told to stop.
+    /// Counts away what is not in a segment until told to stop.
     fn discard(&mut self) {
-        let stored = self.shared.next_seq_written.load(Ordering::Relaxed);
-        let taken = self.encoder.next_seq();
-        self.shared.records_discarded.fetch_add(taken - stored, Ordering::Relaxed);
+        let next_seq = self.shared.next_seq_written.load(Ordering::Relaxed);
+        self.ring.rewind();
         loop {
             let stop = self.shared.stop.load(Ordering::Acquire) || self.shared.abandon.load(Ordering::Acquire);
-            while self.ring.next().is_some() {
-                self.shared.records_discarded.fetch_add(1, Ordering::Relaxed);
+            while let Some(record) = self.ring.next() {
+                let lost = u64::from(record.seq() >= next_seq);
+                self.shared.records_discarded.fetch_add(lost, Ordering::Relaxed);
             }
             self.ring.release(self.ring.position());
             if stop {

@@ -93,7 +93,6 @@ pub(crate) struct ReplaySpec {
 pub(crate) struct ResumeSpec {
     run: RunSpec,
     scratch_dir: String,
-    replay_stdout_fd: Option<i32>,
 }
 
 fn guest(module: ModuleSpec, limits: &LimitSpec, instrument: Instrument, memory_digest: bool) -> GuestConfig {
@@ -208,10 +207,6 @@ impl ReplaySpec {
 
 impl ResumeSpec {
     pub(crate) fn into_config(self) -> PyResult<ResumeConfig> {
-        Ok(ResumeConfig {
-            run: self.run.into_config()?,
-            scratch_dir: self.scratch_dir.into(),
-            replayed_stdout: self.replay_stdout_fd.map(duplicate).transpose()?,
-        })
+        Ok(ResumeConfig { run: self.run.into_config()?, scratch_dir: self.scratch_dir.into() })
     }
 }

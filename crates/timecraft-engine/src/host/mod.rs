@@ -31,12 +31,12 @@ pub use self::config::{HostConfig, HostError, HostLimits, Mount, Stdio};
 use self::environment::Strings;
 use self::quota::Quota;
 use self::restore::Resumption;
-use self::stat::{DIRECTORY_RIGHTS, stream_rights};
+use self::stat::stream_rights;
 use self::streams::Stream;
 use self::table::{Directory, Entry, Kind, Table};
-use crate::abi::rights;
 use crate::clock::{Clock, Random};
 use crate::memory::Region;
+use crate::restore::{MOUNT_RIGHTS_BASE, MOUNT_RIGHTS_INHERITING};
 use crate::{Call, Errno, Halt, KillSwitch, Memory, System};
 
 /// The guest's world, for real.
@@ -164,8 +164,8 @@ impl Host {
         })?;
         Ok(Entry {
             kind: Kind::Directory(Directory { fd, mount, preopen: true, listing: None }),
-            rights_base: DIRECTORY_RIGHTS,
-            rights_inheriting: rights::ALL,
+            rights_base: MOUNT_RIGHTS_BASE,
+            rights_inheriting: MOUNT_RIGHTS_INHERITING,
             flags: 0,
         })
     }
@@ -226,7 +226,9 @@ impl Host {
 impl System for Host {
     #[inline]
     fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt> {
-        match self.dispatch(call, Arguments(args), memory) {
+        let done = self.dispatch(call, Arguments(args), memory);
+        self.resumption.note_call();
+        match done {
             Ok(()) => Ok(Errno::Success),
             Err(Stop::Errno(errno)) => Ok(errno),
             Err(Stop::Halt(halt)) => Err(halt),

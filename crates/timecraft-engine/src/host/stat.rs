@@ -9,44 +9,6 @@ use super::{Host, Outcome};
 use crate::abi::{filetype, rights, size};
 use crate::{Errno, Memory};
 
-/// What can be done with a regular file.
-pub(super) const FILE_RIGHTS: u64 = rights::FD_DATASYNC
-    | rights::FD_READ
-    | rights::FD_SEEK
-    | rights::FD_FDSTAT_SET_FLAGS
-    | rights::FD_SYNC
-    | rights::FD_TELL
-    | rights::FD_WRITE
-    | rights::FD_ADVISE
-    | rights::FD_ALLOCATE
-    | rights::FD_FILESTAT_GET
-    | rights::FD_FILESTAT_SET_SIZE
-    | rights::FD_FILESTAT_SET_TIMES
-    | rights::POLL_FD_READWRITE;
-
-/// What can be done with a directory.
-pub(super) const DIRECTORY_RIGHTS: u64 = rights::FD_DATASYNC
-    | rights::FD_FDSTAT_SET_FLAGS
-    | rights::FD_SYNC
-    | rights::PATH_CREATE_DIRECTORY
-    | rights::PATH_CREATE_FILE
-    | rights::PATH_LINK_SOURCE
-    | rights::PATH_LINK_TARGET
-    | rights::PATH_OPEN
-    | rights::FD_READDIR
-    | rights::PATH_READLINK
-    | rights::PATH_RENAME_SOURCE
-    | rights::PATH_RENAME_TARGET
-    | rights::PATH_FILESTAT_GET
-    | rights::PATH_FILESTAT_SET_SIZE
-    | rights::PATH_FILESTAT_SET_TIMES
-    | rights::FD_FILESTAT_GET
-    | rights::FD_FILESTAT_SET_TIMES
-    | rights::PATH_SYMLINK
-    | rights::PATH_REMOVE_DIRECTORY
-    | rights::PATH_UNLINK_FILE
-    | rights::POLL_FD_READWRITE;
-
 /// Rights without which a character device is a terminal in the eyes of libc's `isatty`.
 const SEEKABLE: u64 = rights::FD_SEEK | rights::FD_TELL;
 
@@ -60,7 +22,7 @@ pub(super) fn stream_rights(stream: &Stream) -> u64 {
         | rights::POLL_FD_READWRITE;
     let special = match stream.filetype {
         filetype::REGULAR_FILE => SEEKABLE | rights::FD_ADVISE,
-        filetype::CHARACTER_DEVICE | filetype::BLOCK_DEVICE if !stream.terminal => SEEKABLE,
+        _ if stream.is_seekable() => SEEKABLE,
         filetype::SOCKET_STREAM | filetype::SOCKET_DGRAM => rights::SOCK_SHUTDOWN,
         _ => 0,
     };
@@ -113,7 +75,7 @@ impl Entry {
         match &self.kind {
             Kind::Stream(_) => None,
             Kind::Directory(directory) => Some(directory.mount),
-            Kind::File(file) => Some(file.mount),
+            Kind::File(file) => file.mount,
         }
     }
 }

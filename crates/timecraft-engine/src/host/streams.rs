@@ -77,6 +77,12 @@ impl Stream {
         }
     }
 
+    /// Whether the descriptor has a position. Terminals have none, whatever their kind.
+    pub fn is_seekable(&self) -> bool {
+        let kinds = [filetype::REGULAR_FILE, filetype::BLOCK_DEVICE, filetype::CHARACTER_DEVICE];
+        !self.terminal && kinds.contains(&self.filetype)
+    }
+
     #[inline]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -84,12 +90,24 @@ impl Stream {
 
     /// Reads once something is there, or fails with `EAGAIN` at once if `nonblock`.
     pub fn read(&self, bytes: &mut [u8], nonblock: bool, kill: &KillSwitch) -> Result<usize, Stop> {
+        self.receive(bytes, RecvFlags::empty(), nonblock, kill)
+    }
+
+    /// Likewise, with flags that only sockets heed.
+    pub fn receive(
+        &self,
+        bytes: &mut [u8],
+        flags: RecvFlags,
+        nonblock: bool,
+        kill: &KillSwitch,
+    ) -> Result<usize, Stop> {
+        let flags = flags | RecvFlags::DONTWAIT;
         if self.manner == Manner::Shared {
             await_ready(self.fd(), PollFlags::IN, nonblock, kill)?;
         }
         loop {
             let done = match self.manner {
-                Manner::Socket => rustix::net::recv(&self.fd, &mut *bytes, RecvFlags::DONTWAIT).map(|(count, _)| count),
+                Manner::Socket => rustix::net::recv(&self.fd, &mut *bytes, flags).map(|(count, _)| count),
                 _ => rustix::io::read(&self.fd, &mut *bytes),
             };
             match done {

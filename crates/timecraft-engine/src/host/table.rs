@@ -29,11 +29,9 @@ pub(super) struct Directory {
 #[derive(Debug)]
 pub(super) struct OpenFile {
     pub fd: OwnedFd,
-    /// Index into the host's mounts.
-    pub mount: usize,
+    /// Index into the host's mounts; none for a file that was rebuilt from a log, and lies in no mount.
+    pub mount: Option<usize>,
     pub filetype: u8,
-    /// Whether the kernel lets it be written.
-    pub writable: bool,
 }
 
 /// One descriptor.
@@ -89,6 +87,10 @@ impl Table {
         self.slots.get_mut(fd as usize).and_then(Option::as_mut).ok_or(Errno::Badf)
     }
 
+    pub fn open_max(&self) -> u32 {
+        self.open_max as u32
+    }
+
     /// Fails if no further descriptor may be opened. To be asked before the effect that makes one.
     pub fn check_room(&self) -> Result<(), Errno> {
         if self.open < self.open_max { Ok(()) } else { Err(Errno::Mfile) }
@@ -111,6 +113,10 @@ impl Table {
     pub fn insert_at(&mut self, fd: u32, entry: Entry) -> Result<(), Errno> {
         self.check_room()?;
         let fd = fd as usize;
+        // Numbers are lowest-free, so that none is ever above the limit, and the table no longer than it.
+        if fd >= self.open_max {
+            return Err(Errno::Mfile);
+        }
         if fd >= self.slots.len() {
             self.slots.resize_with(fd + 1, || None);
         }
@@ -135,9 +141,8 @@ impl Table {
         self.get(to)?;
         if from != to {
             let entry = self.remove(from)?;
+            // One is closed and one is moved: `remove` has counted that.
             self.slots[to as usize] = Some(entry);
-            self.open -= 1;
-            self.open += 1;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Reads and writes.
 
+use rustix::fs::OFlags;
 use rustix::io::Errno as Os;
 
 use super::arguments::Arguments;
@@ -111,14 +112,13 @@ impl Host {
 
     pub(super) fn fd_write(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
         memory.check(args.u32(3), 4)?;
-        let fd = args.u32(0);
-        let entry = self.table.get(fd)?;
+        let entry = self.table.get(args.u32(0))?;
         entry.require_writable(rights::FD_WRITE)?;
         iovecs(args.u32(1), args.u32(2), memory, &mut self.scratch.regions)?;
         let (kill, quota, resumption) = (&self.kill, &mut self.quota, &mut self.resumption);
         let count = gather(memory, &mut self.scratch, |bytes| {
             if !resumption.is_over() && entry.flags & fdflags::APPEND != 0 {
-                let done = resumption.append_done(fd, entry.fd(), bytes)?;
+                let done = resumption.append_done(entry.fd(), bytes)?;
                 return Ok(done + entry.write(&bytes[done..], kill, quota)?);
             }
             entry.write(bytes, kill, quota)
@@ -137,7 +137,10 @@ impl Host {
         let count = gather(memory, &mut self.scratch, |bytes| {
             let put = || Ok(retry(|| rustix::io::pwrite(entry.fd(), bytes, offset))?);
             match &entry.kind {
-                Kind::File(file) => file.growing(quota, entry.flags, Some(offset), bytes.len(), put),
+                Kind::File(file) if entry.flags & fdflags::APPEND != 0 => {
+                    file.without_append(|| file.growing(quota, Position::Offset(offset), bytes.len(), put))
+                }
+                Kind::File(file) => file.growing(quota, Position::Offset(offset), bytes.len(), put),
                 _ => put(),
             }
         })?;
@@ -164,12 +167,21 @@ pub(super) fn retry<T>(mut operation: impl FnMut() -> rustix::io::Result<T>) -> 
 impl Entry {
     /// Rights and kind for reading bytes. The kind comes first: a directory is no file, whatever its rights.
     fn require_readable(&self, rights: u64) -> Result<(), Errno> {
-        if matches!(self.kind, Kind::Directory(_)) { Err(Errno::Isdir) } else { self.require(rights) }
+        match self.kind {
+            Kind::Directory(_) => Err(Errno::Isdir),
+            // As POSIX says of a descriptor that isn't open for reading, and as the WASI test suite wants it.
+            _ if self.rights_base & rights::FD_READ == 0 => Err(Errno::Badf),
+            _ => self.require(rights),
+        }
     }
 
     /// Rights and kind for writing bytes.
     fn require_writable(&self, rights: u64) -> Result<(), Errno> {
-        if matches!(self.kind, Kind::Directory(_)) { Err(Errno::Badf) } else { self.require(rights) }
+        match self.kind {
+            Kind::Directory(_) => Err(Errno::Badf),
+            _ if self.rights_base & rights::FD_WRITE == 0 => Err(Errno::Badf),
+            _ => self.require(rights),
+        }
     }
 
     fn read(&self, bytes: &mut [u8], kill: &KillSwitch) -> Result<usize, Stop> {
@@ -184,19 +196,37 @@ impl Entry {
             Kind::Stream(stream) => stream.write(bytes, self.flags & fdflags::NONBLOCK != 0, kill),
             Kind::Directory(_) => Err(Errno::Badf.into()),
             Kind::File(file) => {
-                file.growing(quota, self.flags, None, bytes.len(), || Ok(retry(|| rustix::io::write(&file.fd, bytes))?))
+                let put = || Ok(retry(|| rustix::io::write(&file.fd, bytes))?);
+                let at = if self.flags & fdflags::APPEND != 0 { Position::End } else { Position::Current };
+                file.growing(quota, at, bytes.len(), put)
             }
         }
     }
 }
 
+/// Where a write begins.
+#[derive(Clone, Copy)]
+enum Position {
+    Current,
+    End,
+    Offset(u64),
+}
+
 impl OpenFile {
-    /// Writes by `put` under the quota: `bytes` at `offset`, or where the file stands.
+    /// Writes at an offset, as POSIX has it, where Linux would append.
+    fn without_append<T>(&self, put: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
+        let status = rustix::fs::fcntl_getfl(&self.fd)?;
+        rustix::fs::fcntl_setfl(&self.fd, status.difference(OFlags::APPEND))?;
+        let done = put();
+        rustix::fs::fcntl_setfl(&self.fd, status)?;
+        done
+    }
+
+    /// Writes by `put` under the quota.
     fn growing(
         &self,
         quota: &mut Quota,
-        flags: u16,
-        offset: Option<u64>,
+        at: Position,
         bytes: usize,
         put: impl FnOnce() -> Result<usize, Stop>,
     ) -> Result<usize, Stop> {
@@ -204,10 +234,10 @@ impl OpenFile {
             return put();
         }
         let before = rustix::fs::fstat(&self.fd)?.st_size as u64;
-        let start = match offset {
-            _ if flags & fdflags::APPEND != 0 => before,
-            Some(offset) => offset,
-            None => rustix::fs::tell(&self.fd)?,
+        let start = match at {
+            Position::End => before,
+            Position::Offset(offset) => offset,
+            Position::Current => rustix::fs::tell(&self.fd)?,
         };
         quota.check(start.saturating_add(bytes as u64).saturating_sub(before))?;
         let count = put()?;

@@ -9,7 +9,7 @@ use timecraft_log::{LogConfig, RingWriter};
 
 use super::throttle::Throttle;
 use super::{Replayed, Session, SessionError, Shared, kill_switch, lock, start};
-use crate::System;
+use crate::{KillSwitch, System};
 use crate::chaos::Chaos;
 use crate::clock::Clock;
 use crate::host::{Host, HostConfig};
@@ -66,14 +66,34 @@ pub fn run(config: RunConfig) -> Result<Session, SessionError> {
             start(prepared, Recorder::new(host, ring, clock, zero_ns), kill, shared, nothing_replayed)
         }
         (chaos, trace, bytes_per_s_max) => {
-            let sink = Throttle::new(ring, bytes_per_s_max.unwrap_or(u64::MAX), Arc::clone(&clock), Arc::clone(&kill));
-            let recorder = Recorder::new(unruly(host, chaos), sink, clock, zero_ns);
-            start(prepared, traced(recorder, trace), kill, shared, nothing_replayed)
+            let world = unruly(host, chaos);
+            let system = recorded(world, ring, bytes_per_s_max, clock, zero_ns, Arc::clone(&kill), trace);
+            start(prepared, system, kill, shared, nothing_replayed)
         }
     }
 }
 
-fn unruly(host: Host, chaos: Option<(f64, u64)>) -> Box<dyn System> {
+/// The general form of a recorded world: slowed down if need be, traced if asked for.
+pub(super) fn recorded(
+    world: impl System + 'static,
+    ring: RingWriter,
+    bytes_per_s_max: Option<u64>,
+    clock: Arc<dyn Clock>,
+    zero_ns: u64,
+    kill: Arc<KillSwitch>,
+    trace: Option<OwnedFd>,
+) -> Box<dyn System> {
+    match bytes_per_s_max {
+        Some(bytes_per_s) => {
+            let sink = Throttle::new(ring, bytes_per_s, Arc::clone(&clock), kill);
+            traced(Recorder::new(world, sink, clock, zero_ns), trace)
+        }
+        None => traced(Recorder::new(world, ring, clock, zero_ns), trace),
+    }
+}
+
+/// The host, with faults if asked for.
+pub(super) fn unruly(host: Host, chaos: Option<(f64, u64)>) -> Box<dyn System> {
     match chaos {
         Some((ratio, seed)) => Box::new(Chaos::new(host, ratio, seed)),
         None => Box::new(host),

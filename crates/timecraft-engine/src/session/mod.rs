@@ -32,6 +32,8 @@ pub enum SessionError {
     Host(#[from] HostError),
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error("only a recorded process can be resumed: this one was run without a log")]
+    NotRecorded,
     #[error("the guest can't be started: {0}; free some memory, descriptors or threads")]
     System(#[from] std::io::Error),
 }

@@ -1,9 +1,19 @@
-//! Placeholder while the resumer lands.
+//! Resumption: a process whose host died replays its log, and goes on live.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::{RunConfig, Session, SessionError};
+use timecraft_log::LogReader;
+
+use super::live::{LogOptions, open_log, recorded};
+use super::{Replayed, RunConfig, Session, SessionError, Shared, kill_switch, start};
+use crate::host::{Host, HostConfig};
+use crate::kill::KillSwitch;
+use crate::replayer::Options;
+use crate::resumer::{FirstCallGuard, Resumer};
+use crate::runtime::Prepared;
+use crate::shadow::{SCRATCH_BYTES_MAX, Shadow, ShadowConfig, ShadowMount};
+use crate::System;
 
 /// A process whose host died, to go on.
 #[derive(Debug)]
@@ -12,11 +22,75 @@ pub struct ResumeConfig {
     pub run: RunConfig,
     /// Where temporary files go that check what the guest had written.
     pub scratch_dir: PathBuf,
-    /// Where output that was recorded before the crash goes again; `None` drops it.
-    pub replayed_stdout: Option<OwnedFd>,
 }
 
-/// Replays a process to its last record, then lets it go on live.
-pub fn resume(_config: ResumeConfig) -> Result<Session, SessionError> {
-    Err(SessionError::System(std::io::Error::other("not yet")))
+/// Replays a process to its last record, then lets the same instance go on live.
+///
+/// What it wrote to its standard streams before is not written again.
+///
+/// # Errors
+/// [`SessionError`], before anything ran. What stands in the way of going live is the outcome's message.
+pub fn resume(config: ResumeConfig) -> Result<Session, SessionError> {
+    let ResumeConfig { run, scratch_dir } = config;
+    let Some(log) = run.log else { return Err(SessionError::NotRecorded) };
+    let prepared = Prepared::new(run.guest)?;
+    let kill = kill_switch()?;
+    let shared = Arc::new(Shared::default());
+    timecraft_log::recover(&log.config.dir)?;
+    let reader = LogReader::open(&log.config.dir)?;
+    let last_time_ns = reader.segments().last().map_or(0, |segment| segment.last_time_ns);
+    let shadow = Shadow::new(shadow_config(&run.host, scratch_dir))?;
+    let live = GoLive {
+        host: run.host,
+        log,
+        chaos: run.chaos,
+        trace: run.trace,
+        last_time_ns,
+        kill: Arc::clone(&kill),
+        shared: Arc::clone(&shared),
+    };
+    let resumer = Resumer::new(reader, Options::default(), shadow, Box::new(|shadow| live.with(shadow)));
+    start(prepared, resumer, kill, shared, |resumer, finished| {
+        let report = resumer.report();
+        report.set_backtrace(&finished.backtrace.join("\n"));
+        let end = if resumer.is_live() { None } else { report.end() };
+        Replayed { end, last_seq: None, failure: resumer.failure() }
+    })
+}
+
+fn shadow_config(host: &HostConfig, scratch: PathBuf) -> ShadowConfig {
+    let mounts = host.mounts.iter();
+    let mounts = mounts.map(|mount| ShadowMount {
+        host: mount.host.clone(),
+        guest: mount.guest.clone(),
+        read_only: mount.read_only,
+    });
+    ShadowConfig { mounts: mounts.collect(), scratch, scratch_bytes_max: SCRATCH_BYTES_MAX }
+}
+
+/// What the live world is made of, when the log is over.
+struct GoLive {
+    host: HostConfig,
+    log: LogOptions,
+    chaos: Option<(f64, u64)>,
+    trace: Option<std::os::fd::OwnedFd>,
+    last_time_ns: u64,
+    kill: Arc<KillSwitch>,
+    shared: Arc<Shared>,
+}
+
+impl GoLive {
+    fn with(self, shadow: Shadow) -> Result<Box<dyn System>, String> {
+        let restored = shadow.finish().map_err(|mismatch| mismatch.to_string())?;
+        let first_call = restored.first_call.clone();
+        let clock = Arc::clone(&self.host.clock);
+        let mut host = Host::new(self.host, Arc::clone(&self.kill)).map_err(|error| error.to_string())?;
+        host.restore(restored).map_err(|error| error.to_string())?;
+        let bytes_per_s_max = self.log.bytes_per_s_max;
+        let ring =
+            open_log(self.log, &self.shared, &*clock, self.last_time_ns).map_err(|error| error.to_string())?;
+        let zero_ns = clock.monotonic_ns().wrapping_sub(self.last_time_ns);
+        let world = FirstCallGuard::new(super::live::unruly(host, self.chaos), first_call);
+        Ok(recorded(world, ring, bytes_per_s_max, clock, zero_ns, self.kill, self.trace))
+    }
 }

@@ -7,9 +7,7 @@ use std::iter;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use timecraft_log::{
-    AppendError, Head, LogConfig, LogError, LogReader, LogWriterHandle, RecordView, RingWriter,
-};
+use timecraft_log::{AppendError, Head, LogConfig, LogError, LogReader, LogWriterHandle, RecordView, RingWriter};
 
 pub const PROCESS: [u8; 16] = *b"0123456789abcdef";
 
@@ -125,7 +123,6 @@ pub fn any_record(len_max: usize) -> impl Strategy<Value = Record> {
     let errno = prop_oneof![Just(0u16), Just(6), any::<u16>()];
     let args = prop::collection::vec(number, 0..=timecraft_log::ARGS_MAX);
     let time = prop_oneof![0u64..1_000_000, any::<u64>()];
-    (call, errno, time, args, regions(4, len_max), regions(3, len_max)).prop_map(
-        |(call, errno, time_ns, args, written, sent)| Record { call, errno, time_ns, args, written, sent },
-    )
+    (call, errno, time, args, regions(4, len_max), regions(3, len_max))
+        .prop_map(|(call, errno, time_ns, args, written, sent)| Record { call, errno, time_ns, args, written, sent })
 }

@@ -1,0 +1,85 @@
+"""The documented format, read by a second implementation: golden logs, damage, versions."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from timecraftd.errors import LogDamagedError, LogVersionError
+from timecraftd.recorder.reader import Record, Region, read_log
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+DUMPS = sorted(GOLDEN.glob("v*/*.txt"))
+
+
+def joined(items) -> str:
+    return ",".join(items) or "-"
+
+
+def regions(found: tuple[Region, ...]) -> str:
+    return joined(f"{ptr}:{data.hex()}" for ptr, data in found)
+
+
+def dump_line(record: Record) -> str:
+    """As `crates/timecraft-log/examples/make_golden.rs` writes it."""
+    head = f"{record.seq} {record.time_ns} {record.call} {record.errno} {joined(map(str, record.args))}"
+    return f"{head} {regions(record.written)} {regions(record.sent)} {int(record.digested)}"
+
+
+@pytest.mark.parametrize("dump", DUMPS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_golden_logs_are_read_as_they_were_written(dump):
+    assert [dump_line(record) for record in read_log(dump.with_suffix(""))] == dump.read_text().splitlines()
+
+
+def test_there_are_golden_logs():
+    assert len(DUMPS) >= 4
+
+
+def test_a_digest_is_that_of_the_bytes_it_stands_for():
+    whole = list(read_log(GOLDEN / "v1" / "large"))[2]
+    digested = list(read_log(GOLDEN / "v1" / "digest"))[2]
+    ((ptr, data),) = whole.sent
+    expected = hashlib.sha256(ptr.to_bytes(4, "little") + len(data).to_bytes(4, "little") + data).digest()
+    assert digested.digested
+    assert digested.sent == ((len(data), expected),)
+
+
+@pytest.fixture
+def log(tmp_path):
+    return Path(shutil.copytree(GOLDEN / "v1" / "raw", tmp_path / "log"))
+
+
+def test_a_torn_tail_ends_the_log(log):
+    segment = log / "000000.tcl"
+    whole = list(read_log(log))
+    segment.write_bytes(segment.read_bytes()[:3000])
+    found = list(read_log(log))
+    assert 0 < len(found) < len(whole)
+    assert found == whole[: len(found)]
+
+
+@pytest.mark.parametrize("at", [0, 40, 63, 64, 80, 139, 200, 2000])
+def test_a_flipped_bit_is_an_error(log, at):
+    segment = log / "000000.tcl"
+    data = bytearray(segment.read_bytes())
+    data[at] ^= 0x40
+    segment.write_bytes(data)
+    with pytest.raises(LogDamagedError, match=r"000000\.tcl"):
+        list(read_log(log))
+
+
+def test_a_newer_version_is_refused(log):
+    segment = log / "000000.tcl"
+    data = bytearray(segment.read_bytes())
+    data[4] = 9
+    segment.write_bytes(data)
+    with pytest.raises(LogVersionError, match="version 9 is newer"):
+        list(read_log(log))
+
+
+def test_a_missing_segment_is_an_error(tmp_path):
+    log = Path(shutil.copytree(GOLDEN / "v1" / "lz4_segments", tmp_path / "log"))
+    shutil.copy(log / "000000.tcl", log / "000002.tcl")
+    with pytest.raises(LogDamagedError, match="begins with record 0"):
+        list(read_log(log))

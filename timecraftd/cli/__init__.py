@@ -1,0 +1,134 @@
+"""The command `timecraft`: one file per verb, each imported only when it is used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from timecraftd.cli.context import Context
+from timecraftd.errors import TimecraftError, UsageError
+
+VERBS = {
+    "run": "run a module and record it",
+    "replay": "run a recorded process again, with the same output and no effects",
+    "resume": "let a process whose host died go on",
+    "ps": "list processes",
+    "logs": "show what a process wrote to its standard streams",
+    "wait": "wait until processes end",
+    "stop": "stop processes, gently first",
+    "kill": "send processes a signal",
+    "rm": "remove processes and their logs",
+    "prune": "remove what isn't needed any more",
+    "get": "list processes, modules, configs, runtimes or logs",
+    "describe": "show one of them in detail",
+    "export": "write one of them to a file",
+    "import": "take in an exported process, or a module",
+    "trace": "show what went through the gate between a guest and its host",
+    "config": "show the effective configuration",
+    "doctor": "check that this machine is fit, and that runs and replays work on it",
+    "version": "show versions",
+    "completion": "print a completion script for a shell",
+}
+"""Verb to what it does. `timecraft VERB` is `timecraftd/cli/VERB.py` (`import` is `import_.py`)."""
+
+LATER = {
+    "profile": "profiles come in a later version",
+    "query": "queries come in a later version; `export log --format jsonl` gives the records",
+    "debug": "the debugger comes in a later version; `replay --trace --until` shows how a process got somewhere",
+    "graph": "durable graphs come in a later version",
+    "actor": "actors come in a later version",
+    "node": "the node daemon comes in a later version",
+}
+
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None, context: Context | None = None) -> int:
+    """Runs one command; returns its exit code. No error leaves it."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    context = context or Context()
+    try:
+        try:
+            code = _dispatch(arguments, context)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            _forget_stdout()
+            return EXIT_BROKEN_PIPE
+        finally:
+            context.close()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except TimecraftError as error:
+        if context.debug:
+            raise
+        context.complain(f"{error} [{error.code}]")
+        return error.exit_code
+    except Exception as error:
+        if context.debug:
+            raise
+        context.complain(
+            f"internal error: {type(error).__name__}: {error}; "
+            "set TIMECRAFT_DEBUG=1 for a traceback, and report it [TC0001]"
+        )
+        return TimecraftError.exit_code
+
+
+def _dispatch(arguments: list[str], context: Context) -> int:
+    if not arguments or arguments in (["-h"], ["--help"], ["help"]):
+        print(_usage())
+        return 0 if arguments else UsageError.exit_code
+    verb, *rest = arguments
+    if verb == "help":
+        verb, rest = rest[0], ["--help"]
+    if verb in ("-V", "--version"):
+        verb = "version"
+    if verb in LATER:
+        from timecraftd.errors import UnsupportedError
+
+        raise UnsupportedError(f"timecraft {verb}: {LATER[verb]}")
+    if verb not in VERBS:
+        raise _unknown_verb(verb)
+    from timecraftd.cli.parser import Parser, load_verb
+
+    module = load_verb(verb)
+    parser = Parser(prog=f"timecraft {verb}", description=VERBS[verb])
+    module.add_arguments(parser)
+    code: int = module.run(parser.parse_args(rest), context)
+    return code
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {text}" for verb, text in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: timecraft VERB [ARGUMENT...]",
+            "",
+            "Runs WebAssembly guests in a sandbox, records all that enters them, and replays them exactly.",
+            "",
+            *lines,
+            "",
+            "`timecraft VERB --help` tells more. State lies in $TIMECRAFT_HOME.",
+        ]
+    )
+
+
+def _unknown_verb(verb: str) -> UsageError:
+    from difflib import get_close_matches
+
+    close = get_close_matches(verb, VERBS, n=1)
+    if verb.startswith("-"):
+        return UsageError(f"timecraft: {verb}: flags come after the verb", "see `timecraft --help`")
+    hint = f"did you mean `timecraft {close[0]}`?" if close else "see `timecraft --help`"
+    return UsageError(f"{verb}: there is no such verb", hint)
+
+
+def _forget_stdout() -> None:
+    """Keeps Python from complaining at exit that nobody reads."""
+    import os
+
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)

@@ -1,0 +1,7 @@
+"""`python -m timecraftd.cli` is `timecraft`."""
+
+import sys
+
+from timecraftd.cli import main
+
+sys.exit(main())

@@ -1,0 +1,72 @@
+"""What a verb works with: configuration, runtime, terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from timecraftd.config import Config, load_config
+
+if TYPE_CHECKING:
+    from timecraftd.embedded import Runtime
+
+
+class Context:
+    """Made once per command; tests pass their own runtime."""
+
+    def __init__(self, runtime: Runtime | None = None) -> None:
+        if runtime is not None:
+            self.__dict__["runtime"] = runtime
+            self.__dict__["config"] = runtime.config
+
+    @cached_property
+    def config(self) -> Config:
+        """The effective configuration."""
+        return load_config()
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """The embedded runtime, on the configured state directory."""
+        from timecraftd.embedded import Runtime
+
+        return Runtime(self.config)
+
+    @property
+    def debug(self) -> bool:
+        """Whether errors show tracebacks; false as long as there is no configuration."""
+        config = self.__dict__.get("config")
+        return config is not None and config.debug
+
+    @property
+    def color(self) -> bool:
+        """Whether standard output takes colours."""
+        return self.config.color and sys.stdout.isatty()
+
+    def complain(self, message: str) -> None:
+        """One line, or several, on standard error."""
+        from timecraftd.cli.terminal import printable_lines
+
+        try:
+            sys.stderr.write(f"timecraft: {printable_lines(message)}\n")
+            sys.stderr.flush()
+        except OSError:
+            pass  # nobody listens
+
+    def forget_runtime(self) -> None:
+        """Lets a child after fork open its own: databases don't cross a fork."""
+        self.__dict__.pop("runtime", None)
+
+    def close(self) -> None:
+        """Closes what was opened."""
+        if "runtime" in self.__dict__:
+            self.runtime.close()
+
+
+def is_terminal(descriptor: int) -> bool:
+    """Whether a descriptor of ours is a terminal."""
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False

@@ -1,0 +1,203 @@
+"""`timecraft doctor`: check that this machine is fit, and that runs and replays work on it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from timecraftd.cli.context import Context
+from timecraftd.cli.parser import add_format
+from timecraftd.cli.terminal import print_data, printable
+from timecraftd.config import Config
+from timecraftd.errors import EngineError, TimecraftError
+from timecraftd.units import format_size
+
+SPACE_BYTES_MIN = 1 << 30
+OPEN_FILES_MIN = 4096
+CLOCK_UNIX_S_MIN = 1_750_000_000
+"""A clock before this is wrong: this code is younger."""
+KERNEL_MIN = (5, 6)
+SELF_TEST = b"""(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 64) "timecraft\\n")
+  (func (export "_start")
+    (i32.store (i32.const 0) (i32.const 64))
+    (i32.store (i32.const 4) (i32.const 10))
+    (drop (call $clock (i32.const 0) (i64.const 1) (i32.const 16)))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))
+"""
+SELF_TEST_OUTPUT = b"timecraft\n"
+
+Level = Literal["ok", "warn", "fail"]
+_COLORS = {"ok": "32", "warn": "33", "fail": "31"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found."""
+
+    check: str
+    level: Level
+    text: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `doctor`."""
+    add_format(parser)
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    """Prints a line per check; 1 if one failed."""
+    checks: tuple[tuple[str, Callable[[Context], tuple[Level, str]]], ...] = (
+        ("configuration", check_config),
+        ("state directory", check_state),
+        ("free space", check_space),
+        ("kernel", check_kernel),
+        ("shared memory", check_shared_memory),
+        ("open files", check_open_files),
+        ("clock", check_clock),
+        ("extension", check_extension),
+        ("self test", check_self_test),
+    )
+    findings = []
+    for name, check in checks:
+        try:
+            findings.append(Finding(name, *check(context)))
+        except (TimecraftError, OSError) as error:
+            findings.append(Finding(name, "fail", str(error)))
+        except Exception as error:  # noqa: BLE001 - the other checks still tell something
+            findings.append(Finding(name, "fail", f"{type(error).__name__}: {error}"))
+    if args.output != "text":
+        print_data([{"check": f.check, "level": f.level, "text": f.text} for f in findings], args.output)
+    else:
+        width = max(len(name) for name, _ in checks)
+        for finding in findings:
+            level = f"{finding.level.upper():<4}"
+            shown = f"\x1b[{_COLORS[finding.level]}m{level}\x1b[0m" if context.color else level
+            print(f"{shown}  {finding.check:<{width}}  {printable(finding.text)}")
+    return 1 if any(finding.level == "fail" for finding in findings) else 0
+
+
+def check_config(context: Context) -> tuple[Level, str]:
+    """Whether the configuration can be read."""
+    return "ok", context.config.source or "defaults and environment"
+
+
+def check_state(context: Context) -> tuple[Level, str]:
+    """Whether the state directory can be used and is private."""
+    registry = context.runtime.registry
+    path = registry.home.path
+    probe = os.path.join(path, f".doctor-{os.getpid()}")
+    with open(probe, "xb") as file:
+        file.write(b"x")
+        os.fsync(file.fileno())
+    os.unlink(probe)
+    count = len(registry.catalogue.processes())
+    if os.stat(path).st_mode & 0o077:
+        return "warn", f"{path}: other users may look into it; chmod 700 it"
+    return "ok", f"{path}, {count} processes"
+
+
+def check_space(context: Context) -> tuple[Level, str]:
+    """Whether logs have room."""
+    stat = os.statvfs(context.runtime.registry.home.path)
+    free = stat.f_bavail * stat.f_frsize
+    return ("ok" if free >= SPACE_BYTES_MIN else "warn"), f"{format_size(free)} free"
+
+
+def check_kernel(_context: Context) -> tuple[Level, str]:
+    """Whether the system calls that the sandbox stands on are there."""
+    release = os.uname().release
+    numbers = release.replace("-", ".").split(".")[:2]
+    version = tuple(int(number) for number in numbers if number.isdigit())
+    if version < KERNEL_MIN:
+        return "fail", f"{release}: openat2 needs Linux {KERNEL_MIN[0]}.{KERNEL_MIN[1]}"
+    try:
+        os.close(os.memfd_create("timecraft-doctor"))
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        return "fail", f"{release}: {error.strerror} (memfd_create, pidfd_open)"
+    return "ok", f"{release}: openat2, memfd_create, pidfd_open"
+
+
+def check_shared_memory(context: Context) -> tuple[Level, str]:
+    """Whether rings lie in memory."""
+    from timecraftd.recorder.ring import RING_HEADROOM, SHM, shared_ring_path
+
+    ring_bytes = context.config.record.ring_bytes
+    if shared_ring_path("doctor", ring_bytes) is None:
+        need = format_size(RING_HEADROOM * ring_bytes)
+        return "warn", f"{SHM} isn't a tmpfs with {need} free: rings lie in the state directory, which is slower"
+    stat = os.statvfs(SHM)
+    return "ok", f"{SHM}, {format_size(stat.f_bavail * stat.f_frsize)} free"
+
+
+def check_open_files(_context: Context) -> tuple[Level, str]:
+    """Whether guests can have the descriptors that their limit promises."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    level: Level = "ok" if soft >= OPEN_FILES_MIN or soft == resource.RLIM_INFINITY else "warn"
+    hint = "" if level == "ok" else "; raise it with ulimit -n"
+    return level, f"limit {soft} (at most {hard}){hint}"
+
+
+def check_clock(_context: Context) -> tuple[Level, str]:
+    """Whether the clock is plausible and fine enough."""
+    if time.time() < CLOCK_UNIX_S_MIN:
+        return "fail", "the time is long past: set the clock"
+    resolution = time.get_clock_info("monotonic").resolution
+    return ("ok" if resolution <= 1e-6 else "warn"), f"monotonic, resolution {resolution * 1e9:.0f} ns"
+
+
+def check_extension(context: Context) -> tuple[Level, str]:
+    """Whether the extension loads, and is an optimised build."""
+    info = context.runtime.engine.build_info()
+    text = f"{info['version']}, {info['engine']} {info['engine_version']}, {info['target']}"
+    return ("warn", f"{text}: a debug build, guests run slower") if info["profile"] == "debug" else ("ok", text)
+
+
+def check_self_test(context: Context) -> tuple[Level, str]:
+    """Records a tiny guest in a state directory of its own and replays it."""
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="timecraft-doctor-") as directory:
+        recorded, replayed = self_test(context, replace(context.config, home=os.path.join(directory, "state")))
+    if recorded != SELF_TEST_OUTPUT:
+        raise EngineError(f"self test: the guest wrote {recorded!r}", "report it")
+    if replayed != recorded:
+        raise EngineError(f"self test: the replay wrote {replayed!r}", "report it")
+    return "ok", f"recorded and replayed a guest in {(time.monotonic() - begun) * 1000:.0f} ms"
+
+
+def self_test(context: Context, config: Config) -> tuple[bytes, bytes]:
+    """What the guest wrote when it ran, and when it was replayed."""
+    from timecraftd.embedded import Runtime, Streams
+    from timecraftd.engine.request import RunRequest
+
+    runtime = Runtime(config, engine=context.runtime.engine, logs=context.runtime.logs)
+    outputs = []
+    try:
+        with tempfile.TemporaryFile() as file:
+            running = runtime.start(
+                SELF_TEST, "self-test.wat", RunRequest(args=(b"self-test",)), Streams(stdout=file.fileno()), None
+            )
+            running.wait()
+            file.seek(0)
+            outputs.append(file.read())
+        with tempfile.TemporaryFile() as file:
+            spec = replace(runtime.replay_spec(running.process), stdout_fd=file.fileno())
+            outcome = runtime.engine.replay(spec).wait()
+            if outcome is None or outcome.kind != "exit":
+                raise EngineError(f"self test: the replay ended with {outcome.message if outcome else 'nothing'}")
+            file.seek(0)
+            outputs.append(file.read())
+    finally:
+        runtime.close()
+    return outputs[0], outputs[1]

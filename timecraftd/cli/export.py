@@ -1,0 +1,105 @@
+"""`timecraft export`: write a process, module, config, runtime or log to a file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from timecraftd.cli.context import Context, is_terminal
+from timecraftd.cli.get import KINDS
+from timecraftd.errors import NotFoundError, ProcessStateError, UnsupportedError, UsageError
+from timecraftd.model import ObjectKind, ProcessState
+from timecraftd.recorder.logs import TraceQuery
+
+FORMATS = ("jsonl", "parquet", "pcapng", "otlp", "perfetto")
+STRING_BYTES = 1 << 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `export`."""
+    parser.add_argument("kind", metavar="KIND", choices=KINDS, help=", ".join(KINDS))
+    parser.add_argument("id", metavar="ID", help="id, unique prefix or name")
+    parser.add_argument("-o", "--output", metavar="FILE", default="-", help="where to (default: standard output)")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="jsonl", help="of a log (default: jsonl; others come later)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    parser.description = (
+        "A process becomes one tar file (compressed if FILE ends with gz) with its log and all that a replay needs. "
+        "It holds all data that entered the guest, variables and file contents too."
+    )
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    """Writes the file."""
+    if args.kind == "process":
+        return _process(args, context)
+    if args.kind == "log":
+        return _log(args, context)
+    kind = ObjectKind(args.kind)
+    digest = context.runtime.registry.resolve_object(kind, args.id)
+    data = context.runtime.registry.objects.get(kind, digest)
+    with target_file(args.output, binary=kind is ObjectKind.MODULE, force=args.force) as file:
+        file.write(data)
+    return 0
+
+
+def _process(args: argparse.Namespace, context: Context) -> int:
+    from timecraftd.registry.archive import export_process
+
+    runtime = context.runtime
+    process = runtime.process(args.id)
+    if process.state is ProcessState.RUNNING:
+        raise ProcessStateError(f"process {process.id}: it runs", "stop it, or wait for its end, first")
+    if not process.recorded:
+        raise ProcessStateError(f"process {process.id}: was run without recording, there is nothing to export")
+    lock = runtime.registry.lock(process.id)
+    lock.acquire()
+    try:
+        with target_file(args.output, binary=True, force=args.force) as file:
+            export_process(runtime.registry, process, file, compress=args.output.endswith("gz"))
+    finally:
+        lock.release()
+    return 0
+
+
+def _log(args: argparse.Namespace, context: Context) -> int:
+    if args.format != "jsonl":
+        raise UnsupportedError(f"export log: {args.format} comes in a later version", "use --format jsonl")
+    runtime = context.runtime
+    process = runtime.process(args.id)
+    runtime.log_info(process)
+    query = TraceQuery(json=True, string_bytes_max=STRING_BYTES, timestamps="absolute")
+    with target_file(args.output, binary=False, force=args.force) as file:
+        for line in runtime.logs.trace(runtime.registry.home.log_dir(process.id), query):
+            file.write(line.encode() + b"\n")
+    return 0
+
+
+@contextmanager
+def target_file(path: str, *, binary: bool, force: bool) -> Iterator[IO[bytes]]:
+    """A file to write to, in place only once all is written; `-` is standard output, refused for bytes on a terminal."""
+    if path == "-":
+        if binary and is_terminal(1):
+            raise UsageError("export: won't write bytes to a terminal", "give a file with -o FILE")
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    if os.path.exists(path) and not force:
+        raise UsageError(f"{path}: exists", "give another name, or --force")
+    draft = f"{path}.{os.getpid()}.part"
+    try:
+        with open(draft, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        raise NotFoundError(f"{path}: {error.strerror}", "give a file in a directory that you may write") from None
+    finally:
+        if os.path.exists(draft):
+            os.unlink(draft)

@@ -1,0 +1,102 @@
+"""`timecraft get`: list processes, modules, configs, runtimes or logs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from timecraftd.cli.context import Context
+from timecraftd.cli.parser import add_format
+from timecraftd.cli.ps import print_processes, shorten
+from timecraftd.cli.terminal import print_data, print_table
+from timecraftd.cli.views import log_data, module_data, object_data
+from timecraftd.embedded import Runtime
+from timecraftd.model import ObjectInfo, ObjectKind
+from timecraftd.units import format_ago, format_size
+
+KINDS = ("process", "module", "config", "runtime", "log")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `get`."""
+    parser.add_argument("kind", metavar="KIND", choices=KINDS, type=singular, help=", ".join(KINDS))
+    parser.add_argument("ids", metavar="ID", nargs="*", help="only these: id, unique prefix or name")
+    parser.add_argument("-q", "--quiet", action="store_true", help="only ids")
+    parser.add_argument("--no-trunc", action="store_true", help="whole ids and names")
+    add_format(parser)
+
+
+def singular(kind: str) -> str:
+    """`modules` is `module`."""
+    return {"processes": "process"}.get(kind, kind[:-1] if kind.endswith("s") and kind[:-1] in KINDS else kind)
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    """Prints the table."""
+    runtime = context.runtime
+    if args.kind in ("process", "log"):
+        found = [runtime.process(reference) for reference in args.ids] if args.ids else runtime.processes()
+        if args.kind == "process":
+            print_processes(context, found, form=args.output, quiet=args.quiet, whole=args.no_trunc)
+            return 0
+        logs = [log_data(runtime, process) for process in found if process.recorded]
+        _print(args, logs, ("ID", "RECORDS", "SEGMENTS", "STORED", "RAW", "END"), _log_row)
+        return 0
+    kind = ObjectKind(args.kind)
+    infos = list(runtime.registry.objects.stored(kind))
+    if args.ids:
+        wanted = {runtime.registry.resolve_object(kind, reference) for reference in args.ids}
+        infos = [info for info in infos if info.digest in wanted]
+    infos.sort(key=lambda info: info.modified_ns, reverse=True)
+    _print_objects(args, runtime, kind, infos)
+    return 0
+
+
+def _print_objects(args: argparse.Namespace, runtime: Runtime, kind: ObjectKind, infos: list[ObjectInfo]) -> None:
+    now_ns = runtime.now_ns()
+    if args.output == "text" and not args.quiet:
+        rows = []
+        for info in infos:
+            age = format_ago(now_ns - info.modified_ns)
+            shown = info.digest if args.no_trunc else info.digest[:12]
+            rows.append((shown, _summary(args, runtime, info), format_size(info.size_bytes), age))
+        title = {"module": "NAME", "config": "COMMAND", "runtime": "ENGINE"}[kind]
+        print_table(("ID", title, "SIZE", "CREATED"), rows)
+        return
+    data = [module_data(runtime, info) if kind is ObjectKind.MODULE else object_data(runtime, info) for info in infos]
+    _print(args, data, (), lambda _: ())
+
+
+def _summary(args: argparse.Namespace, runtime: Runtime, info: ObjectInfo) -> str:
+    if info.kind is ObjectKind.MODULE:
+        record = runtime.registry.module_record(info.digest)
+        return record.name if record else "-"
+    value = json.loads(runtime.registry.objects.get(info.kind, info.digest))
+    if info.kind is ObjectKind.CONFIG:
+        command = " ".join(value["args"])
+        return command if args.no_trunc else shorten(command, 48)
+    return f"{value.get('engine')} {value.get('engine_version')} (timecraft {value.get('version')})"
+
+
+def _print(args: argparse.Namespace, data: list[dict[str, object]], header: tuple[str, ...], row: object) -> None:
+    if args.output != "text":
+        print_data(data, args.output)
+    elif args.quiet:
+        for item in data:
+            identity = str(item["id"])
+            print(identity if args.no_trunc else identity[:13] if "-" in identity else identity[:12])
+    else:
+        assert callable(row)
+        print_table(header, [row(item) for item in data])
+
+
+def _log_row(item: dict[str, object]) -> tuple[str, ...]:
+    end = item["end"]
+    return (
+        str(item["id"]),
+        str(item["records"]),
+        str(item["segments"]),
+        format_size(int(str(item["bytes_stored"]))),
+        format_size(int(str(item["bytes_raw"]))),
+        str(end["kind"]) if isinstance(end, dict) else "none",
+    )

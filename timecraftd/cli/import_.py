@@ -1,0 +1,39 @@
+"""`timecraft import`: take in an exported process, or a module."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from timecraftd.cli.context import Context
+from timecraftd.errors import NotFoundError
+from timecraftd.registry.archive import ArchiveBounds, import_process
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `import`."""
+    parser.add_argument("kind", metavar="KIND", nargs="?", choices=("process", "module"), default="process")
+    parser.add_argument("file", metavar="FILE", help="what `export` wrote, or a module; - reads standard input")
+    parser.description = "KIND is process (the default) or module. Prints the id."
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    """Checks all of it, stores it, prints its id."""
+    runtime = context.runtime
+    if args.kind == "module":
+        from timecraftd.embedded import read_module
+
+        print(runtime.store_module(*read_module(args.file)).digest)
+        return 0
+    bounds = context.config.imports
+    limits = ArchiveBounds(bounds.archive_bytes_max, bounds.member_bytes_max, bounds.members_max)
+    if args.file == "-":
+        print(import_process(runtime.registry, sys.stdin.buffer, "standard input", limits).id)
+        return 0
+    try:
+        file = open(args.file, "rb")  # noqa: SIM115 - only opening it is guarded
+    except OSError as error:
+        raise NotFoundError(f"{args.file}: {error.strerror}", "give the path of a readable file") from None
+    with file:
+        print(import_process(runtime.registry, file, args.file, limits).id)
+    return 0

@@ -1,0 +1,130 @@
+"""`timecraft logs`: what a process wrote to its standard streams, from its record."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from timecraftd.cli.context import Context, is_terminal
+from timecraftd.cli.parser import whole_number
+from timecraftd.cli.terminal import TerminalFilter, write_all
+from timecraftd.errors import UsageError
+from timecraftd.units import parse_time_ns, rfc3339
+
+if TYPE_CHECKING:
+    from timecraftd.model import ProcessRecord
+    from timecraftd.recorder.logs import Output
+
+FOLLOW_INTERVAL_S = 0.1
+STREAMS = (1, 2)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `logs`."""
+    parser.add_argument("id", metavar="ID", help="process: id, unique prefix or name")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as long as the process runs")
+    parser.add_argument("-n", "--tail", metavar="N", type=whole_number, help="only the last N lines")
+    parser.add_argument("--since", metavar="TIME", help="from then on: RFC 3339, or a duration before now such as 10m")
+    parser.add_argument("-t", "--timestamps", action="store_true", help="put the time before each line")
+    parser.add_argument("--raw", action="store_true", help="don't filter control characters on a terminal")
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    """Copies the record's output: stdout to stdout, stderr to stderr."""
+    runtime = context.runtime
+    process = runtime.process(args.id)
+    info = runtime.log_info(process)
+    since_ns = _since(args.since, runtime.now_ns(), info.start_unix_ns)
+    sys.stdout.flush()
+    printer = _Printer(info.start_unix_ns if args.timestamps else None, args.tail, raw=args.raw)
+    log_dir = runtime.registry.home.log_dir(process.id)
+    for output in runtime.logs.output(log_dir, printer.flush_then(follower(context, process, follow=args.follow))):
+        if output.time_ns >= since_ns:
+            printer.feed(output)
+    printer.finish()
+    return 0
+
+
+def follower(context: Context, process: ProcessRecord, *, follow: bool) -> Callable[[], bool]:
+    """A function that, at the end of what is there, waits a little and says whether there may be more."""
+
+    def wait() -> bool:
+        if not follow or not context.runtime.is_running(process):
+            return False
+        time.sleep(FOLLOW_INTERVAL_S)
+        return True
+
+    return wait
+
+
+def _since(text: str | None, now_ns: int, start_ns: int) -> int:
+    if text is None:
+        return 0
+    try:
+        return parse_time_ns(text, now_ns) - start_ns
+    except ValueError as error:
+        raise UsageError(f"--since: {error}", "see `timecraft logs --help`") from None
+
+
+class _Printer:
+    """Writes output, whole lines if lines matter."""
+
+    def __init__(self, start_unix_ns: int | None, tail: int | None, *, raw: bool) -> None:
+        self._start_unix_ns = start_unix_ns
+        self._by_line = start_unix_ns is not None or tail is not None
+        self._last: deque[tuple[int, bytes]] | None = None if tail is None else deque(maxlen=tail)
+        self._partial = dict.fromkeys(STREAMS, (0, b""))
+        self._filters = {stream: None if raw or not is_terminal(stream) else TerminalFilter() for stream in STREAMS}
+
+    def feed(self, output: Output) -> None:
+        """Takes the next bytes."""
+        if not self._by_line:
+            self._write(output.stream, output.data)
+            return
+        begun_ns, partial = self._partial[output.stream]
+        *lines, rest = (partial + output.data).split(b"\n")
+        for line in lines:
+            self._line(output.stream, begun_ns if partial else output.time_ns, line + b"\n")
+            partial = b""
+        self._partial[output.stream] = (begun_ns if partial else output.time_ns, rest)
+
+    def flush_then(self, wait: Callable[[], bool]) -> Callable[[], bool]:
+        """The same function, but what `--tail` holds back is written first."""
+
+        def flush_and_wait() -> bool:
+            self._flush_tail()
+            return wait()
+
+        return flush_and_wait
+
+    def finish(self) -> None:
+        """Writes lines without an end."""
+        for stream, (time_ns, partial) in self._partial.items():
+            if partial:
+                self._line(stream, time_ns, partial)
+        self._flush_tail()
+        for stream, terminal_filter in self._filters.items():
+            if terminal_filter is not None:
+                write_all(stream, terminal_filter.feed(b"", final=True))
+
+    def _line(self, stream: int, time_ns: int, line: bytes) -> None:
+        if self._start_unix_ns is not None:
+            line = rfc3339(self._start_unix_ns + time_ns, digits=6).encode() + b" " + line
+        if self._last is not None:
+            self._last.append((stream, line))
+        else:
+            self._write(stream, line)
+
+    def _flush_tail(self) -> None:
+        if self._last is not None:
+            last, self._last = self._last, None
+            for stream, line in last:
+                self._write(stream, line)
+
+    def _write(self, stream: int, data: bytes) -> None:
+        terminal_filter = self._filters[stream]
+        write_all(stream, data if terminal_filter is None else terminal_filter.feed(data))

@@ -1,0 +1,75 @@
+"""Argument parsing that all verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+from typing import NoReturn, Protocol
+
+from timecraftd.cli.context import Context
+from timecraftd.errors import UsageError
+from timecraftd.units import parse_duration_ns, parse_size
+
+FORMATS = ("text", "json", "yaml")
+
+
+class Verb(Protocol):
+    """What each module of a verb has."""
+
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Context], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of exiting."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse for every wrong argument."""
+        raise UsageError(f"{self.prog.removeprefix('timecraft ')}: {message}", f"see `{self.prog} --help`")
+
+
+def load_verb(verb: str) -> Verb:
+    """The module of a verb."""
+    name = {"import": "import_"}.get(verb, verb)
+    module: Verb = importlib.import_module(f"timecraftd.cli.{name}")
+    return module
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Adds `-o`."""
+    parser.add_argument("-o", "--output", choices=FORMATS, default="text", help="form of the output (default: text)")
+
+
+def size(text: str) -> int:
+    """A size, for argparse."""
+    return _checked(parse_size, text)
+
+
+def duration_ns(text: str) -> int:
+    """A duration, for argparse."""
+    return _checked(parse_duration_ns, text)
+
+
+def positive_int(text: str) -> int:
+    """A whole number above zero, for argparse."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} isn't a whole number above zero")
+    return int(text)
+
+
+def whole_number(text: str) -> int:
+    """A whole number, for argparse."""
+    if not text.isascii() or not text.isdigit() or int(text) >= 1 << 64:
+        raise argparse.ArgumentTypeError(f"{text!r} isn't a whole number")
+    return int(text)
+
+
+def _checked(parse: Callable[[str], int], text: str) -> int:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,0 +1,98 @@
+"""`timecraft ps`: list processes."""
+
+from __future__ import annotations
+
+import argparse
+from fnmatch import fnmatchcase
+
+from timecraftd.cli.context import Context
+from timecraftd.cli.parser import add_format, positive_int
+from timecraftd.cli.terminal import print_data, print_table
+from timecraftd.errors import UsageError
+from timecraftd.model import ProcessRecord, ProcessState
+from timecraftd.units import format_ago, format_size
+
+FILTERS = ("name", "module", "state", "id")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `ps`."""
+    parser.add_argument("-a", "--all", action="store_true", help="also those that ended")
+    parser.add_argument("-q", "--quiet", action="store_true", help="only ids")
+    parser.add_argument("-n", "--last", metavar="N", type=positive_int, help="the newest N, ended or not")
+    parser.add_argument("--no-trunc", action="store_true", help="whole ids and names")
+    parser.add_argument(
+        "--filter",
+        metavar="KEY=PATTERN",
+        action="append",
+        default=[],
+        help=f"keys: {', '.join(FILTERS)}; * matches all",
+    )
+    add_format(parser)
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    """Prints the table."""
+    filters = [parse_filter(text) for text in args.filter]
+    wants_ended = args.all or args.last is not None or any(key == "state" for key, _ in filters)
+    processes = context.runtime.processes(running_only=not wants_ended)
+    processes = [process for process in processes if all(matches(process, *item) for item in filters)][: args.last]
+    print_processes(context, processes, form=args.output, quiet=args.quiet, whole=args.no_trunc)
+    return 0
+
+
+def print_processes(
+    context: Context, processes: list[ProcessRecord], *, form: str, quiet: bool = False, whole: bool = False
+) -> None:
+    """Prints processes as a table or as data."""
+    from timecraftd.cli.views import process_bytes, process_data, status
+
+    runtime = context.runtime
+    if form != "text":
+        print_data([process_data(runtime, process) for process in processes], form)
+        return
+
+    def shown_id(process: ProcessRecord) -> str:
+        return process.id if whole else runtime.registry.catalogue.short_id(process.id)
+
+    if quiet:
+        for process in processes:
+            print(shown_id(process))
+        return
+    now_ns = runtime.now_ns()
+    rows = [
+        (
+            shown_id(process),
+            process.name or "-",
+            process.module_name if whole else shorten(process.module_name, 32),
+            status(process, now_ns),
+            format_ago(now_ns - process.created_ns),
+            format_size(process_bytes(runtime, process)) if process.recorded else "-",
+        )
+        for process in processes
+    ]
+    print_table(("ID", "NAME", "MODULE", "STATUS", "CREATED", "SIZE"), rows)
+
+
+def parse_filter(text: str) -> tuple[str, str]:
+    """(key, pattern) of `KEY=PATTERN`. Raises UsageError."""
+    key, equals, pattern = text.partition("=")
+    if not equals or key not in FILTERS:
+        raise UsageError(f"--filter {text!r}: isn't KEY=PATTERN", f"keys are {', '.join(FILTERS)}")
+    if key == "state" and pattern not in list(ProcessState):
+        raise UsageError(f"--filter {text!r}: no such state", f"states are {', '.join(ProcessState)}")
+    return key, pattern
+
+
+def matches(process: ProcessRecord, key: str, pattern: str) -> bool:
+    """Whether a process passes a filter."""
+    if key == "module":
+        return fnmatchcase(process.module_name, pattern) or process.module.startswith(pattern)
+    if key == "id":
+        return process.id.startswith(pattern)
+    return fnmatchcase(process.name if key == "name" else process.state, pattern)
+
+
+def shorten(text: str, width: int) -> str:
+    """Text of at most so many characters."""
+    return text if len(text) <= width else text[: width - 3] + "..."

@@ -1,0 +1,126 @@
+"""`timecraft replay`: run a recorded process again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from timecraftd.cli.context import Context, is_terminal
+from timecraftd.cli.supervise import Interrupts, tell_end
+from timecraftd.cli.terminal import FilteredDescriptor
+from timecraftd.engine.spec import ReplaySpec
+from timecraftd.errors import LogDamagedError, ProcessStateError, ReplayDivergedError, UsageError
+from timecraftd.model import ProcessRecord, ProcessState
+from timecraftd.units import parse_duration_ns, parse_time_ns
+
+if TYPE_CHECKING:
+    from timecraftd.engine.runtime import Outcome
+
+EXIT_INCOMPLETE = 125
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `replay`."""
+    parser.add_argument("id", metavar="ID", help="process: id, unique prefix or name")
+    parser.add_argument("-T", "--trace", action="store_true", help="show calls on standard error, like strace")
+    parser.add_argument("--until", metavar="SEQ|TIME", help="stop there: a record's number, or a time like 1.5s")
+    parser.add_argument("--verify", action="store_true", help="no output of the guest; say whether all was the same")
+    parser.add_argument(
+        "--module", metavar="FILE", help="replay another build of the module, and tell where it differs"
+    )
+    parser.add_argument("--raw", action="store_true", help="don't filter control characters on a terminal")
+    parser.add_argument("-q", "--quiet", action="store_true", help="with --verify: only the exit code")
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    """Replays; returns the exit code of the recorded run, or 125 if it can't be told to be the same."""
+    runtime = context.runtime
+    process = runtime.process(args.id)
+    if process.state is ProcessState.RUNNING:
+        raise ProcessStateError(f"process {process.id}: it still runs", "wait for it with `timecraft wait`")
+    other = None
+    if args.module is not None:
+        from timecraftd.embedded import read_module
+
+        other = read_module(args.module)[0]
+    spec = runtime.replay_spec(process, other)
+    if args.until is not None:
+        spec = _until(spec, args.until, context, process)
+    outputs: list[FilteredDescriptor] = []
+
+    def target(descriptor: int) -> int:
+        if args.raw or not is_terminal(descriptor):
+            return descriptor
+        outputs.append(FilteredDescriptor(descriptor))
+        return outputs[-1].descriptor
+
+    if not args.verify:
+        spec = replace(spec, stdout_fd=target(1), stderr_fd=target(2))
+    if args.trace:
+        spec = replace(spec, trace_fd=2)
+    with Interrupts() as interrupts:
+        try:
+            guest = runtime.engine.replay(spec)
+            interrupts.attach(guest)
+            outcome = guest.wait()
+        finally:
+            interrupts.detach()
+            for output in outputs:
+                output.close()
+        if interrupts.came:
+            return interrupts.exit_code
+    assert outcome is not None, "waiting without a timeout lasts until the end"
+    return _tell(context, args, process, outcome)
+
+
+def _until(spec: ReplaySpec, text: str, context: Context, process: ProcessRecord) -> ReplaySpec:
+    if text.isascii() and text.isdigit():
+        return replace(spec, until_seq=int(text))
+    try:
+        if "T" in text:
+            start_ns = context.runtime.log_info(process).start_unix_ns
+            time_ns = parse_time_ns(text, 0) - start_ns
+        else:
+            time_ns = parse_duration_ns(text)
+    except ValueError as error:
+        raise UsageError(f"--until: {error}", "give a record's number, a time since the start, or RFC 3339") from None
+    if time_ns < 0:
+        raise UsageError(f"--until {text}: is before the process started", f"it started at {process.started_ns} ns")
+    return replace(spec, until_time_ns=time_ns)
+
+
+def _tell(context: Context, args: argparse.Namespace, process: ProcessRecord, outcome: Outcome) -> int:
+    short = context.runtime.registry.catalogue.short_id(process.id)
+    reached = "no record" if outcome.last_seq is None else f"record {outcome.last_seq}"
+    if outcome.kind == "diverged":
+        next_step = (
+            "the other build does something else from there on"
+            if args.module is not None
+            else "report it: a replay of the same module must not differ"
+        )
+        raise ReplayDivergedError(f"process {short}: replay diverged: {outcome.message}", next_step)
+    if outcome.kind == "log_damaged":
+        raise LogDamagedError(
+            f"process {short}: the log is damaged after {reached}: {outcome.message}",
+            "all output up to there is the recorded one",
+        )
+    if outcome.kind == "log_ended":
+        if args.verify:
+            return _say(args, f"process {short}: the same up to {reached}, where its host died")
+        context.complain(
+            f"process {short}: its log ends with {reached}, where its host died; go on with `timecraft resume {short}`"
+        )
+        return EXIT_INCOMPLETE
+    if args.verify:
+        where = f"up to {reached}" if outcome.kind == "until" else f"to the end, {reached}"
+        return _say(args, f"process {short}: the same {where}")
+    tell_end(context, process.module_name, outcome)
+    return 0 if outcome.kind == "until" else outcome.code
+
+
+def _say(args: argparse.Namespace, text: str) -> int:
+    if not args.quiet:
+        sys.stdout.write(f"{text}\n")
+    return 0

@@ -1,0 +1,38 @@
+"""`timecraft resume`: let a process whose host died go on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from timecraftd.cli.context import Context
+from timecraftd.cli.supervise import Interrupts, attend
+from timecraftd.errors import LogDamagedError, ReplayDivergedError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `resume`."""
+    parser.add_argument("id", metavar="ID", help="process: id, unique prefix or name")
+    parser.add_argument("-q", "--quiet", action="store_true", help="don't print the process id")
+    parser.add_argument("-T", "--trace", action="store_true", help="show calls on standard error, like strace")
+    parser.add_argument("--restrict", action="store_true", help="withhold standard input")
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    """Resumes; returns the guest's exit code."""
+    from timecraftd.embedded import Streams
+
+    runtime = context.runtime
+    process = runtime.process(args.id)
+    with Interrupts() as interrupts:
+        streams = Streams(None if args.restrict else 0, 1, 2)
+        running = runtime.resume(process, streams, 2 if args.trace else None)
+        if not args.quiet:
+            sys.stderr.write(f"{process.id}\n")
+            sys.stderr.flush()
+        outcome = attend(context, running, interrupts)
+    if outcome.kind == "diverged":
+        raise ReplayDivergedError(f"process {process.id}: can't be resumed: {outcome.message}")
+    if outcome.kind in ("log_damaged", "log_ended"):
+        raise LogDamagedError(f"process {process.id}: can't be resumed: {outcome.message}")
+    return outcome.code

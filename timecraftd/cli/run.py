@@ -1,0 +1,253 @@
+"""`timecraft run`: run a module and record it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from timecraftd.cli.context import Context
+from timecraftd.cli.parser import duration_ns, positive_int, size, whole_number
+from timecraftd.cli.supervise import RestartPolicy, supervise
+from timecraftd.config import CHOICES, Config, check_value, host_variable
+from timecraftd.engine.request import RunRequest
+from timecraftd.engine.spec import LimitSpec, MountSpec
+from timecraftd.errors import ConfigError, NotFoundError, UnsupportedError, UsageError
+from timecraftd.model import is_name
+
+if TYPE_CHECKING:
+    from timecraftd.embedded import Running
+
+ENV_FILE_BYTES_MAX = 1 << 20
+SOCKETS = ("none", "auto", "v1", "v2", "path", "path_open", "wasmedgev1", "wasmedgev2")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `run`, those of the original Timecraft spelled as there."""
+    parser.usage = "timecraft run [FLAG...] MODULE [ARG...]"
+    parser.add_argument("module", metavar="MODULE", help=".wasm or .wat file; - reads standard input")
+    rest = parser.add_argument("args", metavar="ARG", nargs=argparse.REMAINDER, help="arguments of the guest")
+    rest.required = False
+    parser.add_argument("--name", help="name of the process, for later commands")
+    parser.add_argument("-q", "--quiet", action="store_true", help="don't print the process id")
+    parser.add_argument("-d", "--detach", action="store_true", help="run in the background; print the process id")
+    parser.add_argument("--restart", metavar="POLICY", default="no", help="no, on-failure[:N] or always (default: no)")
+    _add_world(parser)
+    _add_limits(parser)
+    _add_recording(parser)
+
+
+def _add_world(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what the guest gets", "nothing is mounted, inherited or reachable by default")
+    group.add_argument("-e", "--env", metavar="K=V", action="append", default=[], help="variable; K takes the host's")
+    group.add_argument("--env-file", metavar="FILE", action="append", default=[], help="variables, a line each")
+    group.add_argument(
+        "-v", "--dir", metavar="HOST[:GUEST[:ro]]", action="append", default=[], help="mount a directory"
+    )
+    group.add_argument("-f", "--function", metavar="FUNC", help="exported function to call instead of _start")
+    group.add_argument("--restrict", action="store_true", help="withhold standard input too")
+    group.add_argument("-S", "--sockets", choices=SOCKETS, default="auto", help="socket extension (default: auto)")
+    for flags in (("-p", "--publish"), ("-L", "--listen"), ("-D", "--dial"), ("--net",)):
+        group.add_argument(*flags, action="append", dest="network", default=[], help=argparse.SUPPRESS)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits", "sizes like 64MiB, times like 1.5s; `timecraft config` shows defaults")
+    group.add_argument("--memory", metavar="SIZE", type=size, help="linear memory")
+    group.add_argument("--stack", metavar="SIZE", type=size, help="native stack")
+    group.add_argument("--cpu", metavar="TIME", type=duration_ns, help="CPU time")
+    group.add_argument("--timeout", metavar="TIME", type=duration_ns, help="time from start to end")
+    group.add_argument("--max-open-files", metavar="N", type=positive_int, help="open descriptors")
+    group.add_argument("--disk", metavar="SIZE", type=size, help="bytes written to mounted directories")
+
+
+def _add_recording(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("recording")
+    group.add_argument("-T", "--trace", action="store_true", help="show calls on standard error, like strace")
+    group.add_argument("--no-record", "--fly-blind", action="store_true", dest="no_record", help="don't record")
+    group.add_argument("--record-batch-size", metavar="SIZE", type=size, help="bytes of records per block")
+    group.add_argument("--record-compression", metavar="NAME", help="lz4 or none")
+    group.add_argument("--record-output", metavar="HOW", help="inline, or digest: keep only hashes of what was written")
+    group.add_argument("--on-log-full", metavar="WHAT", help="stop, or continue without recording")
+    group.add_argument("--log-max", metavar="SIZE", type=size, help="bound of the log; --on-log-full says what then")
+    group.add_argument(
+        "--log-rate", metavar="SIZE", type=size, help="bytes of log per second; the guest is slowed down"
+    )
+    group.add_argument("-C", "--chaos", metavar="RATIO", type=_ratio, default=0.0, help="share of calls made to fail")
+    group.add_argument("--seed", metavar="N", type=whole_number, help="seed of chaos; printed if not given")
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    """Runs the module; returns the guest's exit code."""
+    _refuse_unsupported(args)
+    policy = parse_restart(args.restart)
+    request = build_request(args, context.config)
+    if args.detach:
+        if args.no_record:
+            raise UsageError("run: --detach with --no-record would drop the output", "leave out one of them")
+        from timecraftd.cli.detach import detach
+
+        return detach(context, args.module, request, policy)
+    from timecraftd.embedded import Streams, read_module
+
+    module = read_module(args.module)
+    stdin = None if args.restrict or args.module == "-" else _open_descriptor(0)
+    streams = Streams(stdin, _open_descriptor(1), _open_descriptor(2))
+
+    def started(running: Running) -> None:
+        if not args.quiet:
+            sys.stderr.write(f"{running.process.id}\n")
+            sys.stderr.flush()
+
+    trace_fd = 2 if args.trace else None
+    return supervise(context, module, request, streams, trace_fd=trace_fd, policy=policy, started=started)
+
+
+def build_request(args: argparse.Namespace, config: Config) -> RunRequest:
+    """The request that the flags, over the configuration, make. Raises UsageError, ConfigError, NotFoundError."""
+    if args.name is not None and not is_name(args.name):
+        raise UsageError(f"--name {args.name!r}: isn't a name", "use letters, digits, '_', '.', '-', at most 63")
+    record = config.record
+    chosen = {
+        "compression": args.record_compression or record.compression,
+        "output": args.record_output or record.output,
+        "on_full": args.on_log_full or record.on_full,
+    }
+    block_bytes_max = args.record_batch_size or record.block_bytes_max
+    for key, flag, value in (
+        ("record.compression", "--record-compression", chosen["compression"]),
+        ("record.output", "--record-output", chosen["output"]),
+        ("record.on_full", "--on-log-full", chosen["on_full"]),
+        ("record.block_bytes_max", "--record-batch-size", block_bytes_max),
+    ):
+        _check_flag(key, value, flag)
+    seed = args.seed
+    if args.chaos and seed is None:
+        seed = int.from_bytes(os.urandom(4), "big")
+        sys.stderr.write(f"timecraft: chaos: --seed {seed}\n")
+    return RunRequest(
+        args=(os.fsencode(os.path.basename(args.module)), *map(os.fsencode, args.args)),
+        env=tuple(os.fsencode(f"{key}={value}") for key, value in read_env(args.env_file, args.env).items()),
+        mounts=tuple(parse_mount(text) for text in args.dir),
+        function=args.function,
+        limits=_limits(args, config),
+        name=args.name or "",
+        recorded=not args.no_record,
+        block_bytes_max=block_bytes_max,
+        log_bytes_max=args.log_max or record.log_bytes_max,
+        chaos_ratio=args.chaos,
+        chaos_seed=seed or 0,
+        **chosen,
+    )
+
+
+def parse_mount(text: str) -> MountSpec:
+    """A mount from `HOST[:GUEST[:ro]]`; the guest sees it at the same path if no other is given."""
+    parts = text.split(":")
+    read_only = len(parts) > 1 and parts[-1] in ("ro", "rw") and parts.pop() == "ro"
+    host, guest = parts[0], parts[-1]
+    if not host or not guest or len(parts) > 2:
+        raise UsageError(f"--dir {text!r}: isn't HOST[:GUEST[:ro]]", "write it like --dir ./data:/data:ro")
+    if "\0" in text:
+        raise UsageError(f"--dir {text!r}: holds a NUL byte")
+    return MountSpec(os.path.abspath(host), guest, read_only)
+
+
+def read_env(files: list[str], pairs: list[str]) -> dict[str, str]:
+    """Variables from files, then from flags, later ones winning. Raises UsageError, NotFoundError."""
+    variables: dict[str, str] = {}
+    for path in files:
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                lines = file.read(ENV_FILE_BYTES_MAX).splitlines()
+        except OSError as error:
+            raise NotFoundError(f"--env-file {path}: {error.strerror}", "give the path of a readable file") from None
+        for number, line in enumerate(lines, start=1):
+            if line.strip() and not line.lstrip().startswith("#"):
+                _add_variable(variables, line.strip(), f"{path}, line {number}")
+    for pair in pairs:
+        _add_variable(variables, pair, f"--env {pair!r}")
+    return variables
+
+
+def parse_restart(text: str) -> RestartPolicy:
+    """A policy from `no`, `on-failure[:N]` or `always`. Raises UsageError."""
+    mode, _, count = text.partition(":")
+    if mode == "on-failure" and (not count or count.isdigit()):
+        return RestartPolicy("on-failure", int(count) if count else None)
+    if text == "always":
+        return RestartPolicy("always")
+    if text == "no":
+        return RestartPolicy()
+    raise UsageError(f"--restart {text!r}: isn't a policy", "use no, on-failure, on-failure:3 or always")
+
+
+def _add_variable(variables: dict[str, str], text: str, where: str) -> None:
+    name, equals, value = text.partition("=")
+    if not name or "\0" in text:
+        raise UsageError(f"{where}: isn't a variable", "write it like NAME=VALUE")
+    if equals:
+        variables[name] = value
+    else:
+        inherited = host_variable(name)
+        if inherited is None:
+            raise UsageError(f"{where}: the host has no variable {name}", "write it like NAME=VALUE")
+        variables[name] = inherited
+
+
+def _limits(args: argparse.Namespace, config: Config) -> LimitSpec:
+    limits = config.limits
+    memory = args.memory if args.memory is not None else limits.memory_bytes_max
+    stack = args.stack or limits.stack_bytes_max
+    files = args.max_open_files or limits.open_files_max
+    _check_flag("limits.memory_bytes_max", memory, "--memory")
+    _check_flag("limits.stack_bytes_max", stack, "--stack")
+    _check_flag("limits.open_files_max", files, "--max-open-files")
+    return LimitSpec(
+        memory_bytes=memory,
+        stack_bytes=stack,
+        open_files=files,
+        disk_bytes=args.disk if args.disk is not None else limits.disk_bytes_max,
+        cpu_ns=args.cpu or _ns(limits.cpu_s_max),
+        wall_ns=args.timeout or _ns(limits.wall_s_max),
+        log_bytes_per_s=args.log_rate or limits.log_bytes_per_s_max,
+    )
+
+
+def _check_flag(key: str, value: str | int, flag: str) -> None:
+    try:
+        check_value(key, value, flag)
+    except ConfigError as error:
+        choices = f"use {' or '.join(CHOICES[key])}" if key in CHOICES else "see `timecraft run --help`"
+        raise UsageError(error.message, choices) from None
+
+
+def _ns(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1e9)
+
+
+def _ratio(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} isn't between 0 and 1")
+    return value
+
+
+def _open_descriptor(descriptor: int) -> int | None:
+    """A descriptor of ours, unless it is closed."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return None
+    return descriptor
+
+
+def _refuse_unsupported(args: argparse.Namespace) -> None:
+    if args.network or args.sockets not in ("none", "auto"):
+        raise UnsupportedError("run: networking isn't available in this version", "leave out -p, -L, -D, --net and -S")
+    if args.module.endswith(".py"):
+        raise UnsupportedError(f"{args.module}: Python guests come in a later version", "give a .wasm or .wat file")

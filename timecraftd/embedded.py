@@ -1,0 +1,500 @@
+"""The embedded runtime: composition root of registry, engine and recorder for one process of the host."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from timecraftd.config import Config
+from timecraftd.engine.compat import incompatibility
+from timecraftd.engine.request import RunRequest, canonical_json, check_mounts, decode_config, encode_config
+from timecraftd.engine.runtime import Engine
+from timecraftd.engine.spec import LimitSpec, LogSpec, ModuleSpec, ReplaySpec, ResumeSpec, RunSpec
+from timecraftd.errors import (
+    LogDamagedError,
+    ModuleError,
+    NotFoundError,
+    ProcessStateError,
+    ReplayRefusedError,
+    StateBusyError,
+    StateError,
+)
+from timecraftd.model import (
+    STATE_OF_END,
+    Digest,
+    ModuleRecord,
+    ObjectKind,
+    ProcessRecord,
+    ProcessState,
+    new_process_id,
+)
+from timecraftd.recorder.logs import Logs, log_bytes
+from timecraftd.recorder.ring import remove_ring, shared_ring_path
+from timecraftd.registry.home import Home, ProcessLock, boot_id, write_atomically
+from timecraftd.registry.objects import digest_of
+from timecraftd.registry.registry import Registry
+from timecraftd.units import format_size_exact
+
+if TYPE_CHECKING:
+    from timecraftd.engine.runtime import Guest, Outcome
+    from timecraftd.recorder.logs import LogInfo
+
+MODULE_BYTES_MAX = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Host descriptors of a guest's standard streams; None is /dev/null."""
+
+    stdin: int | None = None
+    stdout: int | None = None
+    stderr: int | None = None
+
+
+class Running:
+    """A guest that runs, and the process that it is."""
+
+    def __init__(self, runtime: Runtime, process: ProcessRecord, guest: Guest, lock: ProcessLock) -> None:
+        self.process = process
+        self.guest = guest
+        self._runtime = runtime
+        self._lock = lock
+
+    def wait(self) -> Outcome:
+        """Waits for the end and writes it down."""
+        outcome = self.guest.wait()
+        assert outcome is not None, "waiting without a timeout lasts until the end"
+        try:
+            self.process = self._runtime.write_end(self.process, outcome)
+        finally:
+            self._lock.release()
+        return outcome
+
+
+class Runtime:
+    """Runs, replays and looks after processes in one state directory."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        engine: Engine | None = None,
+        logs: Logs | None = None,
+        now_ns: Callable[[], int] = time.time_ns,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.config = config
+        self.engine = engine or Engine()
+        self.logs = logs or Logs()
+        self.now_ns = now_ns
+        self._random_bytes = random_bytes
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The state directory, opened at the first use."""
+        return Registry(Home(self.config.home))
+
+    def close(self) -> None:
+        """Closes what was opened; the next use opens it again."""
+        if "registry" in self.__dict__:
+            self.registry.close()
+            del self.registry
+
+    # ---- modules
+
+    def store_module(self, source: bytes, name: str) -> ModuleRecord:
+        """Checks a module, wasm or text format, and puts it into the registry. Raises ModuleError."""
+        if source.startswith(b"\0asm"):
+            known = self.registry.catalogue.module(digest_of(source))
+            if known is not None:  # it was checked when it came
+                self.registry.objects.put(ObjectKind.MODULE, source)
+                return known
+        wasm = self.engine.assemble(source)
+        info = self.engine.inspect(wasm)
+        digest = self.registry.objects.put(ObjectKind.MODULE, wasm)
+        record = ModuleRecord(digest, name, len(wasm), info.memory_min_bytes, self.now_ns())
+        self.registry.catalogue.put_module(record)
+        return record
+
+    # ---- runs
+
+    def start(
+        self, source: bytes, source_name: str, request: RunRequest, streams: Streams, trace_fd: int | None
+    ) -> Running:
+        """Starts a guest, recorded unless the request says otherwise.
+
+        Raises ModuleError, MountError, StateError, LogError, EngineError; nothing ran and nothing is left then.
+        """
+        check_mounts(request.mounts)
+        with self.registry.home.collection_lock(exclusive=False):
+            module = self.store_module(source, source_name)
+            check_memory(module, source_name, request.limits)
+            config = self.registry.objects.put(ObjectKind.CONFIG, encode_config(request))
+            runtime = self.registry.objects.put(ObjectKind.RUNTIME, canonical_json(self.engine.build_info()))
+            now_ns = self.now_ns()
+            process = ProcessRecord(
+                id=new_process_id(now_ns, self._random_bytes(10)),
+                name=request.name,
+                module=module.digest,
+                module_name=source_name,
+                config=config,
+                runtime=runtime,
+                state=ProcessState.RUNNING,
+                created_ns=now_ns,
+                started_ns=now_ns,
+                pid=os.getpid(),
+                boot_id=boot_id(),
+                recorded=request.recorded,
+                restart_of=request.restart_of,
+            )
+            self.registry.create_process_dir(process.id)
+            lock = self.registry.lock(process.id)
+            lock.acquire()
+            lock.claim()
+            self.registry.catalogue.insert(process)
+        try:
+            guest = self.engine.run(self._run_spec(process, request, streams, trace_fd))
+        except BaseException:
+            self.registry.remove_process(process.id)
+            lock.release()
+            raise
+        return Running(self, process, guest, lock)
+
+    def resume(
+        self, process: ProcessRecord, streams: Streams, trace_fd: int | None
+    ) -> Running:
+        """Lets a crashed process go on. Raises ProcessStateError, ReplayRefusedError, and what `start` raises."""
+        lock = self.registry.lock(process.id)
+        lock.acquire()
+        try:
+            process = self._settle(self.registry.catalogue.get(process.id))
+            self._check_resumable(process)
+            self.check_replayable(process)
+            request = decode_config(self.registry.objects.get(ObjectKind.CONFIG, process.config))
+            check_mounts(request.mounts)
+            lock.claim()
+            scratch_dir = os.path.join(self.registry.home.process_dir(process.id), "scratch")
+            os.makedirs(scratch_dir, mode=0o700, exist_ok=True)
+            changes: dict[str, Any] = {"state": ProcessState.RUNNING, "pid": os.getpid(), "boot_id": boot_id()}
+            changes |= {"ended_ns": None, "exit_code": None, "message": "", "epoch": process.epoch + 1}
+            self.registry.catalogue.update(process.id, **changes)
+            resumed = replace(process, **changes)
+            run = self._run_spec(resumed, request, streams, trace_fd)
+            try:
+                guest = self.engine.resume(ResumeSpec(run, scratch_dir))
+            except BaseException as error:
+                undone: dict[str, Any] = {name: getattr(process, name) for name in changes}
+                self.registry.catalogue.update(process.id, **undone | {"message": f"resume failed: {error}"})
+                raise
+        except BaseException:
+            lock.release()
+            raise
+        return Running(self, resumed, guest, lock)
+
+    def write_end(self, process: ProcessRecord, outcome: Outcome) -> ProcessRecord:
+        """Writes down how a live process ended; the caller holds its lock."""
+        state = STATE_OF_END.get(outcome.kind, ProcessState.CRASHED)
+        changes: dict[str, Any] = {
+            "state": state,
+            "exit_code": None if state is ProcessState.CRASHED else outcome.code,
+            "message": outcome.message[:4096],
+            "ended_ns": self.now_ns(),
+            "last_seq": outcome.last_seq,
+            "log_bytes": log_bytes(self.registry.home.log_dir(process.id)),
+        }
+        self.registry.catalogue.update(process.id, **changes)
+        return replace(process, **changes)
+
+    # ---- replays
+
+    def replay_spec(self, process: ProcessRecord, other_module: bytes | None = None) -> ReplaySpec:
+        """What a replay of a process needs, effects and bounds of it left to the caller.
+
+        Raises ReplayRefusedError, NotFoundError, ObjectDamagedError, ModuleError.
+        """
+        self.check_replayable(process)
+        request = decode_config(self.registry.objects.get(ObjectKind.CONFIG, process.config))
+        digest = process.module
+        if other_module is not None:
+            wasm = self.engine.assemble(other_module)
+            self.engine.inspect(wasm)
+            digest = self.registry.objects.put(ObjectKind.MODULE, wasm)
+        else:
+            try:
+                self.registry.objects.get(ObjectKind.MODULE, digest)
+            except NotFoundError:
+                raise NotFoundError(
+                    f"process {process.id}: its module {digest[:12]} ({process.module_name}) is not in the store",
+                    "bring it back with `timecraft import module FILE`, or replay another build with --module FILE",
+                ) from None
+        return ReplaySpec(
+            module=self._module_spec(digest, request.function),
+            log_dir=self.registry.home.log_dir(process.id),
+            # Memory and stack decide what a guest sees; how long a replay takes is another matter.
+            limits=replace(request.limits, cpu_ns=None, wall_ns=None, log_bytes_per_s=None),
+        )
+
+    def check_replayable(self, process: ProcessRecord) -> None:
+        """Whether this runtime can replay a process exactly. Raises ReplayRefusedError, NotFoundError."""
+        if not process.recorded:
+            raise ReplayRefusedError(
+                f"process {process.id}: was run without recording, there is no log", "run it again without --no-record"
+            )
+        recorded = decode_object(ObjectKind.RUNTIME, process.runtime, self.registry)
+        reason = incompatibility(recorded, self.engine.build_info())
+        if reason is not None:
+            raise ReplayRefusedError(
+                f"process {process.id}: this runtime can't replay it exactly: {reason}",
+                f"use Timecraft {recorded.get('version', 'of that time')}",
+            )
+
+    def log_info(self, process: ProcessRecord) -> LogInfo:
+        """Summary of a process's log. Raises LogError, ReplayRefusedError."""
+        if not process.recorded:
+            raise ReplayRefusedError(f"process {process.id}: was run without recording, there is no log")
+        return self.logs.info(self.registry.home.log_dir(process.id))
+
+    # ---- looking after processes
+
+    def process(self, reference: str) -> ProcessRecord:
+        """A process by id, prefix or name, as it is now. Raises NotFoundError, AmbiguousIdError."""
+        return self.settle(self.registry.catalogue.resolve(reference))
+
+    def processes(self, *, running_only: bool = False) -> list[ProcessRecord]:
+        """Processes, newest first, as they are now."""
+        settled = [self.settle(process) for process in self.registry.catalogue.processes(running_only=running_only)]
+        return [process for process in settled if not running_only or process.state is ProcessState.RUNNING]
+
+    def settle(self, process: ProcessRecord) -> ProcessRecord:
+        """A process as it is now: one whose host died is recovered when it is first seen."""
+        if process.state is not ProcessState.RUNNING:
+            return process
+        lock = self.registry.lock(process.id)
+        try:
+            lock.acquire()
+        except StateBusyError:
+            return process
+        except StateError:
+            if os.path.isdir(self.registry.home.process_dir(process.id)):
+                raise
+            return self._write_crash(process, "its directory is gone")
+        try:
+            return self._settle(self.registry.catalogue.get(process.id))
+        except NotFoundError:
+            return replace(process, state=ProcessState.CRASHED)  # removed meanwhile
+        finally:
+            lock.release()
+
+    def wait(self, process: ProcessRecord) -> ProcessRecord:
+        """Waits until no host runs the process."""
+        if process.state is not ProcessState.RUNNING:
+            return process
+        lock = self.registry.lock(process.id)
+        lock.acquire(wait=True)
+        try:
+            return self._settle(self.registry.catalogue.get(process.id))
+        finally:
+            lock.release()
+
+    def is_running(self, process: ProcessRecord) -> bool:
+        """Whether a process still runs."""
+        return self.settle(self.registry.catalogue.get(process.id)).state is ProcessState.RUNNING
+
+    def remove(self, process: ProcessRecord) -> None:
+        """Removes a process and its log. Raises ProcessStateError if it runs."""
+        lock = self.registry.lock(process.id)
+        if os.path.isdir(self.registry.home.process_dir(process.id)):
+            try:
+                lock.acquire()
+            except StateBusyError:
+                raise ProcessStateError(f"process {process.id}: it runs", "stop it first, or use `rm -f`") from None
+        try:
+            remove_ring(self.registry.home.log_dir(process.id))
+            self.registry.remove_process(process.id)
+        finally:
+            lock.release()
+
+    def kill_file(self, process: ProcessRecord) -> str:
+        """Where a signal for a process's host is left; SIGUSR1 tells the host to look."""
+        return os.path.join(self.registry.home.process_dir(process.id), "kill")
+
+    def kill(self, process: ProcessRecord, number: int) -> bool:
+        """Ends a running guest as by a signal; False if its host is gone already. The end is recorded."""
+        write_atomically(self.kill_file(process), b"%d\n" % number)
+        return self._signal_host(process, signal.SIGUSR1)
+
+    def kill_host(self, process: ProcessRecord) -> bool:
+        """Kills the host of a process that doesn't listen. The log is recovered, without an end."""
+        return self._signal_host(process, signal.SIGKILL)
+
+    def _signal_host(self, process: ProcessRecord, number: int) -> bool:
+        lock = self.registry.lock(process.id)
+        holder = lock.live_holder()
+        if holder is None:
+            return False
+        try:
+            descriptor = os.pidfd_open(holder)
+        except OSError:
+            return False
+        try:
+            # The descriptor stays with one process even if the pid comes again: check after opening it.
+            if lock.live_holder() != holder:
+                return False
+            signal.pidfd_send_signal(descriptor, number)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            raise ProcessStateError(f"process {process.id}: another user runs it", "ask that user") from None
+        finally:
+            os.close(descriptor)
+        return True
+
+    def _settle(self, process: ProcessRecord) -> ProcessRecord:
+        """Recovers a process that its row says runs; the caller holds its lock, so no host runs it."""
+        if process.state is not ProcessState.RUNNING:
+            return process
+        if not process.recorded:
+            return self._write_crash(process, "its host died")
+        log_dir = self.registry.home.log_dir(process.id)
+        try:
+            self.logs.recover(log_dir)
+            info = self.logs.info(log_dir)
+        except LogDamagedError as error:
+            return self._write_crash(process, f"its host died; {error}")
+        if info.end is None:
+            return self._write_crash(process, "its host died", info.last_seq)
+        kind, code, message = info.end
+        changes: dict[str, Any] = {
+            "state": STATE_OF_END.get(kind, ProcessState.FAILED),
+            "exit_code": code,
+            "message": message[:4096],
+            "ended_ns": info.start_unix_ns + info.last_time_ns,
+            "last_seq": info.last_seq,
+            "log_bytes": log_bytes(log_dir),
+        }
+        self.registry.catalogue.update(process.id, **changes)
+        return replace(process, **changes)
+
+    def _write_crash(self, process: ProcessRecord, message: str, last_seq: int | None = None) -> ProcessRecord:
+        changes: dict[str, Any] = {
+            "state": ProcessState.CRASHED,
+            "message": message[:4096],
+            "ended_ns": self.now_ns(),
+            "last_seq": last_seq,
+            "log_bytes": log_bytes(self.registry.home.log_dir(process.id)),
+        }
+        self.registry.catalogue.update(process.id, **changes)
+        return replace(process, **changes)
+
+    def _check_resumable(self, process: ProcessRecord) -> None:
+        if process.state is not ProcessState.CRASHED:
+            raise ProcessStateError(
+                f"process {process.id}: it {process.state}, only a process whose host died can be resumed",
+                "run its module again",
+            )
+
+    def _module_spec(self, digest: Digest, function: str | None) -> ModuleSpec:
+        return ModuleSpec(
+            path=self.registry.objects.path(ObjectKind.MODULE, digest),
+            digest=digest,
+            artifact_dir=self.registry.home.artifacts_dir,
+            artifact_bytes_max=self.config.cache.artifact_bytes_max,
+            function=function,
+        )
+
+    def _run_spec(self, process: ProcessRecord, request: RunRequest, streams: Streams, trace_fd: int | None) -> RunSpec:
+        return RunSpec(
+            module=self._module_spec(process.module, request.function),
+            args=request.args,
+            env=request.env,
+            mounts=request.mounts,
+            stdin_fd=streams.stdin,
+            stdout_fd=streams.stdout,
+            stderr_fd=streams.stderr,
+            limits=request.limits,
+            log=self._log_spec(process, request) if request.recorded else None,
+            trace_fd=trace_fd,
+            chaos_ratio=request.chaos_ratio,
+            chaos_seed=request.chaos_seed,
+        )
+
+    def _log_spec(self, process: ProcessRecord, request: RunRequest) -> LogSpec:
+        manifest = {
+            "process": process.id,
+            "name": process.name,
+            "module": process.module,
+            "module_name": process.module_name,
+            "config": process.config,
+            "runtime": process.runtime,
+            "created_ns": process.created_ns,
+            "restart_of": process.restart_of,
+        }
+        record = self.config.record
+        return LogSpec(
+            dir=self.registry.home.log_dir(process.id),
+            process_id=process.id,
+            manifest=canonical_json(manifest),
+            epoch=process.epoch,
+            ring_path=shared_ring_path(process.id, record.ring_bytes),
+            ring_bytes=record.ring_bytes,
+            block_bytes_max=request.block_bytes_max,
+            segment_bytes_max=record.segment_bytes_max,
+            compression="none" if request.compression == "none" else "lz4",
+            output="digest" if request.output == "digest" else "inline",
+            on_full="continue" if request.on_full == "continue" else "stop",
+            log_bytes_max=request.log_bytes_max,
+        )
+
+
+def decode_object(kind: ObjectKind, digest: Digest, registry: Registry) -> dict[str, Any]:
+    """A JSON object from the store. Raises NotFoundError, ObjectDamagedError, StateError."""
+    value = json.loads(registry.objects.get(kind, digest))
+    if not isinstance(value, dict):
+        raise StateError(f"{kind} {digest[:12]}: isn't a JSON object")
+    return value
+
+
+def read_module(source: str) -> tuple[bytes, str]:
+    """Bytes and name of a module from a file, or from standard input for `-`. Raises NotFoundError, ModuleError."""
+    try:
+        if source == "-":
+            data, name = sys.stdin.buffer.read(MODULE_BYTES_MAX + 1), "stdin"
+        else:
+            with open(source, "rb", buffering=0) as file:
+                if os.fstat(file.fileno()).st_size > MODULE_BYTES_MAX:
+                    raise ModuleError(f"{source}: is bigger than {format_size_exact(MODULE_BYTES_MAX)}")
+                data, name = file.read(), os.path.basename(source)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(f"{source}: there is no such file", "give the path of a .wasm or .wat file") from None
+    except OSError as error:
+        raise ModuleError(f"{source}: {error.strerror}", "give the path of a readable .wasm or .wat file") from None
+    if len(data) > MODULE_BYTES_MAX:
+        raise ModuleError(f"{name}: is bigger than {format_size_exact(MODULE_BYTES_MAX)}")
+    return data, name
+
+
+def read_kill_request(path: str) -> int:
+    """The signal that was left for a host; 0 if there is none."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(16).strip()
+    except OSError:
+        return 0
+    return int(text) if text.isdigit() and 0 < int(text) <= 64 else 0
+
+
+def check_memory(module: ModuleRecord, name: str, limits: LimitSpec) -> None:
+    """Whether a module's first memory fits its limit. Raises ModuleError."""
+    if module.memory_min_bytes > limits.memory_bytes:
+        needed = format_size_exact(module.memory_min_bytes)
+        raise ModuleError(
+            f"{name}: needs {needed} of memory to start, the limit is {format_size_exact(limits.memory_bytes)}",
+            f"raise it with --memory {needed}",
+        )

@@ -1,0 +1,97 @@
+"""What a run is asked to be, and the config object that keeps it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+
+from timecraftd.engine.spec import LimitSpec, MountSpec
+from timecraftd.errors import MountError, ReplayRefusedError
+
+CONFIG_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What to run, and how."""
+
+    args: tuple[bytes, ...] = ()
+    """The first one is the program's name."""
+    env: tuple[bytes, ...] = ()
+    mounts: tuple[MountSpec, ...] = ()
+    function: str | None = None
+    limits: LimitSpec = field(default_factory=LimitSpec)
+    name: str = ""
+    recorded: bool = True
+    compression: str = "lz4"
+    output: str = "inline"
+    on_full: str = "stop"
+    block_bytes_max: int = 64 << 10
+    log_bytes_max: int | None = None
+    chaos_ratio: float = 0.0
+    chaos_seed: int = 0
+    restart_of: str = ""
+
+
+def canonical_json(value: object) -> bytes:
+    """JSON in the one form that digests are made of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+
+
+def encode_config(request: RunRequest) -> bytes:
+    """The config object of a run: all that the guest was given. Text that isn't UTF-8 keeps its bytes."""
+    limits = request.limits
+    return canonical_json(
+        {
+            "version": CONFIG_VERSION,
+            "args": [os.fsdecode(arg) for arg in request.args],
+            "env": [os.fsdecode(item) for item in request.env],
+            "mounts": [{"host": m.host, "guest": m.guest, "read_only": m.read_only} for m in request.mounts],
+            "function": request.function,
+            "limits": {name: getattr(limits, name) for name in LimitSpec.__slots__},
+            "record": {
+                "compression": request.compression,
+                "output": request.output,
+                "on_full": request.on_full,
+                "block_bytes_max": request.block_bytes_max,
+                "log_bytes_max": request.log_bytes_max,
+            },
+            "chaos": {"ratio": request.chaos_ratio, "seed": request.chaos_seed},
+        }
+    )
+
+
+def decode_config(data: bytes) -> RunRequest:
+    """What `encode_config` wrote. Raises ReplayRefusedError for one of another version."""
+    try:
+        value = json.loads(data)
+        if value["version"] != CONFIG_VERSION:
+            raise ReplayRefusedError(
+                f"config: has version {value['version']}, this Timecraft knows {CONFIG_VERSION}",
+                "use the newer Timecraft",
+            )
+        return RunRequest(
+            args=tuple(os.fsencode(arg) for arg in value["args"]),
+            env=tuple(os.fsencode(item) for item in value["env"]),
+            mounts=tuple(MountSpec(**mount) for mount in value["mounts"]),
+            function=value["function"],
+            limits=LimitSpec(**value["limits"]),
+            compression=value["record"]["compression"],
+            output=value["record"]["output"],
+            on_full=value["record"]["on_full"],
+            block_bytes_max=value["record"]["block_bytes_max"],
+            log_bytes_max=value["record"]["log_bytes_max"],
+            chaos_ratio=value["chaos"]["ratio"],
+            chaos_seed=value["chaos"]["seed"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReplayRefusedError(f"config: isn't what this Timecraft writes ({error!r})") from None
+
+
+def check_mounts(mounts: tuple[MountSpec, ...]) -> None:
+    """Whether all directories to mount are there. Raises MountError."""
+    for mount in mounts:
+        if not os.path.isdir(mount.host):
+            reason = "is not a directory" if os.path.lexists(mount.host) else "there is no such directory"
+            raise MountError(f"mount {mount.host}: {reason}", "create it, or correct --dir")

@@ -1,0 +1,91 @@
+"""The registry as one thing: home, objects and catalogue, opened when first needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection
+from functools import cached_property
+
+from timecraftd.model import Digest, ModuleRecord, ObjectInfo, ObjectKind, ProcessId
+from timecraftd.registry.catalogue import Catalogue, resolve_digest
+from timecraftd.registry.home import Home, ProcessLock, state_errors
+from timecraftd.registry.objects import ObjectStore
+
+ARTIFACT_AGE_NS_MIN = 3600 * 10**9
+"""Files in the artifact cache younger than this may be in the making."""
+
+
+class Registry:
+    """What a state directory holds."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.objects = ObjectStore(home.objects_dir)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The catalogue of processes and modules."""
+        return Catalogue(self.home.catalogue_path)
+
+    def close(self) -> None:
+        """Closes what was opened."""
+        if "catalogue" in self.__dict__:
+            self.catalogue.close()
+
+    def lock(self, process_id: ProcessId) -> ProcessLock:
+        """The lock of a process, not taken."""
+        return ProcessLock(self.home.process_dir(process_id))
+
+    def create_process_dir(self, process_id: ProcessId) -> str:
+        """Makes the directories of a new process; returns that of its log."""
+        log_dir = self.home.log_dir(process_id)
+        with state_errors(log_dir):
+            os.mkdir(self.home.process_dir(process_id), 0o700)
+            os.mkdir(log_dir, 0o700)
+        return log_dir
+
+    def remove_process(self, process_id: ProcessId) -> None:
+        """Removes a process's row and directory; the caller holds its lock."""
+        self.catalogue.delete(process_id)
+        directory = self.home.process_dir(process_id)
+        with state_errors(directory):
+            shutil.rmtree(directory, ignore_errors=not os.path.isdir(directory))
+
+    def resolve_object(self, kind: ObjectKind, reference: str) -> Digest:
+        """An object by digest, prefix or name. Raises NotFoundError, AmbiguousIdError."""
+        infos = list(self.objects.stored(kind))
+        names: dict[str, Digest] = {}
+        if kind is ObjectKind.MODULE:
+            for info in sorted(infos, key=lambda info: info.modified_ns):
+                record = self.catalogue.module(info.digest)
+                if record is not None:
+                    names[record.name] = info.digest
+        return resolve_digest(kind, reference, [info.digest for info in infos], names)
+
+    def unreferenced(self, without: Collection[ProcessId] = ()) -> list[ObjectInfo]:
+        """Objects that no process, but those left out, refers to; the caller holds the collection lock."""
+        referenced = self.catalogue.references(without)
+        return [info for kind in ObjectKind for info in self.objects.stored(kind) if info.digest not in referenced]
+
+    def delete_object(self, info: ObjectInfo) -> None:
+        """Removes an object and what is known of it."""
+        if info.kind is ObjectKind.MODULE:
+            self.catalogue.delete_module(info.digest)
+        self.objects.delete(info.kind, info.digest)
+
+    def stale_artifacts(self, now_ns: int) -> list[tuple[str, int]]:
+        """(path, bytes) of cached machine code whose module isn't in the store."""
+        kept = {info.digest for info in self.objects.stored(ObjectKind.MODULE)}
+        stale = []
+        with os.scandir(self.home.artifacts_dir) as entries:
+            for entry in entries:
+                stat = entry.stat(follow_symlinks=False)
+                young = now_ns - stat.st_mtime_ns < ARTIFACT_AGE_NS_MIN
+                if entry.is_file(follow_symlinks=False) and entry.name[:64] not in kept and not young:
+                    stale.append((entry.path, stat.st_size))
+        return sorted(stale)
+
+    def module_record(self, digest: Digest) -> ModuleRecord | None:
+        """What is known of a module."""
+        return self.catalogue.module(digest)

@@ -29,7 +29,10 @@ prop_compose! {
     ) -> Case {
         let call = Call::from_id(id).unwrap();
         let args = &args[..call.spec().types().len()];
-        let outcome = if call == Call::ProcExit { Err(Halt::Exit(args[0] as u32)) } else { Ok(Errno::from_raw(errno).unwrap()) };
+        let outcome = match call {
+            Call::ProcExit => Err(Halt::Exit(args[0] as u32)),
+            _ => Ok(Errno::from_raw(errno).unwrap()),
+        };
         Case { call, args: args.to_vec(), inputs, outputs, outcome }
     }
 }
@@ -99,7 +102,9 @@ proptest! {
         let number = |(seq, record)| OwnedRecord { seq: seq as u64, ..record };
         let records: Vec<_> = records.into_iter().enumerate().map(number).collect();
         for record in &records {
-            let lines = [record_line(&record, &strace::Options::default()), record_json(&record, &strace::Options::unabridged())];
+            let line = record_line(&record, &strace::Options::default());
+            let json = record_json(&record, &strace::Options::unabridged());
+            let lines = [line, json];
             prop_assert!(lines.concat().chars().all(|c| (' '..='~').contains(&c)), "{:?}", lines);
         }
         for verify in [true, false] {

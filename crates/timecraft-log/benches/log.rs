@@ -1,5 +1,7 @@
 //! Measures the log's hot paths; prints one JSON object per line.
 
+#![allow(clippy::cast_precision_loss)] // measurements have three digits
+
 use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
 use std::iter::{empty, once};
@@ -40,12 +42,12 @@ fn best(mut run: impl FnMut() -> f64, better: fn(f64, f64) -> f64) -> f64 {
 }
 
 /// Rings belong on tmpfs.
-fn ring_path() -> Option<PathBuf> {
-    Some(PathBuf::from(format!("/dev/shm/timecraft-bench-{}.ring", std::process::id())))
+fn ring_path() -> PathBuf {
+    PathBuf::from(format!("/dev/shm/timecraft-bench-{}.ring", std::process::id()))
 }
 
 fn write(dir: &Path, append: impl FnOnce(&mut RingWriter)) -> LogSummary {
-    let config = LogConfig { ring_path: ring_path(), ..LogConfig::new(dir, [7; 16]) };
+    let config = LogConfig { ring_path: Some(ring_path()), ..LogConfig::new(dir, [7; 16]) };
     let (mut ring, handle) = timecraft_log::start(config, Arc::new(AtomicBool::new(false))).expect("log");
     append(&mut ring);
     handle.finish().expect("finish")
@@ -154,7 +156,7 @@ fn bench_bulk() {
         let data: Vec<u8> = (0..64 << 10).map(|_| jitter.next() as u8).collect();
         let count = 16_000_u64; // 1 GiB
         let (begin, cpu) = (Instant::now(), writer_cpu());
-        let config = LogConfig { fsync_interval: None, ring_path: ring_path(), ..LogConfig::new(dir, [7; 16]) };
+        let config = LogConfig { fsync_interval: None, ring_path: Some(ring_path()), ..LogConfig::new(dir, [7; 16]) };
         let (mut ring, handle) = timecraft_log::start(config, Arc::new(AtomicBool::new(false))).expect("log");
         for i in 0..count {
             let head = Head { call: 3, errno: 0, time_ns: i };
@@ -166,7 +168,7 @@ fn bench_bulk() {
         let wall = begin.elapsed().as_secs_f64();
         let seconds = if cpu_only { writer_cpu() - cpu } else { wall };
         drop(handle);
-        let _ = ring_path().map(std::fs::remove_file);
+        std::fs::remove_file(ring_path()).expect("the ring is left");
         (count as usize * (data.len() + BLOCK_HEADER_LEN)) as f64 / seconds / 1e9
     };
     let disk = || tempfile::tempdir().expect("directory");

@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/.installed
+# Two builds at once would take each other's files away.
+LOCKED := $(if $(shell command -v flock),flock .venv/.lock)
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -20,10 +22,10 @@ help: ## list the targets
 build: tools ## set up .venv and build the extension into it; leaves .venv/bin/timecraft
 	@# Cargo decides whether there is anything to compile: about a second if not.
 	@if [ $(INSTALLED) -nt pyproject.toml ] && [ $(INSTALLED) -nt constraints.txt ] && [ $(INSTALLED) -nt Cargo.toml ]; then \
-	  $(BIN)/maturin develop --skip-install --quiet >/dev/null; \
+	  said=$$($(LOCKED) $(BIN)/maturin develop --skip-install --quiet 2>&1) || { echo "$$said" >&2; exit 1; }; \
 	else \
 	  echo 'building the extension and installing it with its dependencies (the first time takes minutes)'; \
-	  PIP_QUIET=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/maturin develop --extras dev && touch $(INSTALLED); \
+	  PIP_QUIET=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(LOCKED) $(BIN)/maturin develop --extras dev && touch $(INSTALLED); \
 	fi
 
 .PHONY: tools
@@ -126,10 +128,10 @@ wheel-check: build ## the same, out of what is compiled for development: proves 
 
 .PHONY: constraints
 constraints: build ## write constraints.txt anew from what .venv holds
-	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable; } > .constraints.new
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze | grep -v timecraftd; } > .constraints.new
 	@mv .constraints.new constraints.txt
 
 .PHONY: clean
 clean: ## remove everything that was built
-	rm -rf .venv target dist demo-state tests/guests/build benchmarks/guests/build timecraftd/_native*.so
+	rm -rf .venv target dist build tests/guests/build benchmarks/guests/build timecraftd/_native*.so
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -10,14 +10,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMECRAFT = ROOT / ".venv" / "bin" / "timecraft"
 GUEST = ROOT / "tests" / "guests" / "build" / "mapdemo.wasm"
 DATA = ROOT / "tests" / "guests" / "go" / "mapdemo" / "data"
-HOME = ROOT / "demo-state"
-TRACE_LINES = 8
+HOME = ROOT / "build" / "demo-state"
+DESCRIBED = ("module name", "state", "records", "bytes stored", "replayable")
+TRACED = ("random_get", "path_open", "fd_read(", "fd_write", "poll_oneoff", "proc_exit")
 COLUMNS = 110
 
 COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -46,17 +48,16 @@ def timecraft(*arguments: str, shown: str | None = None) -> subprocess.Completed
     return done
 
 
-def show(text: str, lines_max: int | None = None) -> None:
-    lines = text.splitlines()
-    for line in lines[:lines_max]:
+def show(lines: Iterable[str]) -> None:
+    for line in lines:
         print(f"  {line[: COLUMNS - 1] + '…' if len(line) > COLUMNS else line}")
-    if lines_max is not None and len(lines) > lines_max:
-        print(paint("2", f"  … {len(lines) - lines_max} more"))
 
 
 def main() -> int:
     if HOME.exists():
         shutil.rmtree(HOME)
+    HOME.parent.mkdir(exist_ok=True)
+    (HOME.parent / ".gitignore").write_text("*\n")
     with tempfile.TemporaryDirectory(prefix="timecraft-demo-") as folder:
         data = Path(folder, "data")
         shutil.copytree(DATA, data)
@@ -64,19 +65,20 @@ def main() -> int:
         say("1. A Go program, compiled to WebAssembly, runs in the sandbox: it sees one folder and nothing else.")
         arguments = ("run", "--dir", f"{data}:/data", str(GUEST))
         live = timecraft(*arguments, shown="run --dir data:/data mapdemo.wasm")
-        show(live.stdout)
+        show(live.stdout.splitlines())
         process = live.stderr.splitlines()[0].strip()
 
         say(f"2. Everything that entered it was recorded, as process {process}.")
-        show(timecraft("describe", "process", process).stdout)
+        described = timecraft("describe", "process", process).stdout.splitlines()
+        show(line.strip() for line in described if line.strip().startswith(DESCRIBED))
 
         say("3. The record explains the run, system call by system call.")
-        show(timecraft("trace", "syscall", process).stdout, TRACE_LINES)
+        traced = timecraft("trace", "syscall", process).stdout.splitlines()
+        show(sorted(next((line for line in traced if call in line), "") for call in TRACED))
+        print(paint("2", f"  … {len(traced)} lines in all"))
 
     # The folder is gone now: what follows can't look at it.
-    say(
-        "4. A replay touches nothing. The folder is gone; clock and random numbers come from the record; no waits."
-    )
+    say("4. A replay touches nothing. The folder is gone; clock and random numbers come from the record; no waits.")
     start = time.monotonic()
     replayed = timecraft("replay", process)
     elapsed_ms = 1000 * (time.monotonic() - start)

@@ -102,9 +102,10 @@ class Runtime:
         return Registry(Home(self.config.home))
 
     def close(self) -> None:
-        """Closes what was opened."""
+        """Closes what was opened; the next use opens it again."""
         if "registry" in self.__dict__:
             self.registry.close()
+            del self.registry
 
     # ---- modules
 
@@ -166,9 +167,7 @@ class Runtime:
             raise
         return Running(self, process, guest, lock)
 
-    def resume(
-        self, process: ProcessRecord, streams: Streams, trace_fd: int | None, replay_stdout_fd: int | None = None
-    ) -> Running:
+    def resume(self, process: ProcessRecord, streams: Streams, trace_fd: int | None) -> Running:
         """Lets a crashed process go on. Raises ProcessStateError, ReplayRefusedError, and what `start` raises."""
         lock = self.registry.lock(process.id)
         lock.acquire()
@@ -184,9 +183,10 @@ class Runtime:
             changes: dict[str, Any] = {"state": ProcessState.RUNNING, "pid": os.getpid(), "boot_id": boot_id()}
             changes |= {"ended_ns": None, "exit_code": None, "message": "", "epoch": process.epoch + 1}
             self.registry.catalogue.update(process.id, **changes)
-            run = self._run_spec(process, request, streams, trace_fd)
+            resumed = replace(process, **changes)
+            run = self._run_spec(resumed, request, streams, trace_fd)
             try:
-                guest = self.engine.resume(ResumeSpec(run, scratch_dir, replay_stdout_fd))
+                guest = self.engine.resume(ResumeSpec(run, scratch_dir))
             except BaseException as error:
                 undone: dict[str, Any] = {name: getattr(process, name) for name in changes}
                 self.registry.catalogue.update(process.id, **undone | {"message": f"resume failed: {error}"})
@@ -194,7 +194,7 @@ class Runtime:
         except BaseException:
             lock.release()
             raise
-        return Running(self, replace(process, **changes), guest, lock)
+        return Running(self, resumed, guest, lock)
 
     def write_end(self, process: ProcessRecord, outcome: Outcome) -> ProcessRecord:
         """Writes down how a live process ended; the caller holds its lock."""
@@ -320,13 +320,13 @@ class Runtime:
             lock.release()
 
     def kill_file(self, process: ProcessRecord) -> str:
-        """Where a signal for a process's host is left; SIGUSR1 tells the host to look."""
+        """Where a signal for a process's host is left; SIGUSR2 tells the host to look."""
         return os.path.join(self.registry.home.process_dir(process.id), "kill")
 
     def kill(self, process: ProcessRecord, number: int) -> bool:
         """Ends a running guest as by a signal; False if its host is gone already. The end is recorded."""
         write_atomically(self.kill_file(process), b"%d\n" % number)
-        return self._signal_host(process, signal.SIGUSR1)
+        return self._signal_host(process, signal.SIGUSR2)
 
     def kill_host(self, process: ProcessRecord) -> bool:
         """Kills the host of a process that doesn't listen. The log is recovered, without an end."""
@@ -439,6 +439,7 @@ class Runtime:
             dir=self.registry.home.log_dir(process.id),
             process_id=process.id,
             manifest=canonical_json(manifest),
+            epoch=process.epoch,
             ring_path=shared_ring_path(process.id, record.ring_bytes),
             ring_bytes=record.ring_bytes,
             block_bytes_max=request.block_bytes_max,

@@ -72,6 +72,8 @@ def run(args: argparse.Namespace, context: Context) -> int:
             findings.append(Finding(name, *check(context)))
         except (TimecraftError, OSError) as error:
             findings.append(Finding(name, "fail", str(error)))
+        except Exception as error:  # noqa: BLE001 - the other checks still tell something
+            findings.append(Finding(name, "fail", f"{type(error).__name__}: {error}"))
     if args.output != "text":
         print_data([{"check": f.check, "level": f.level, "text": f.text} for f in findings], args.output)
     else:

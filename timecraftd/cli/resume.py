@@ -16,7 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="don't print the process id")
     parser.add_argument("-T", "--trace", action="store_true", help="show calls on standard error, like strace")
     parser.add_argument("--restrict", action="store_true", help="withhold standard input")
-    parser.add_argument("--repeat-output", action="store_true", help="write again what the guest wrote before")
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
@@ -27,7 +26,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     process = runtime.process(args.id)
     with Interrupts() as interrupts:
         streams = Streams(None if args.restrict else 0, 1, 2)
-        running = runtime.resume(process, streams, 2 if args.trace else None, 1 if args.repeat_output else None)
+        running = runtime.resume(process, streams, 2 if args.trace else None)
         if not args.quiet:
             sys.stderr.write(f"{process.id}\n")
             sys.stderr.flush()

@@ -157,8 +157,8 @@ fn errors_of(call: Call) -> &'static [Errno] {
     }
 }
 
-/// Steele, Lea and Flood's `SplitMix64` ("Fast Splittable Pseudorandom Number Generators", OOPSLA 2014): a counter and a
-/// hash. Small, and the same on every machine for ever, so that a seed in a bug report stays good.
+/// Steele, Lea and Flood's `SplitMix64` ("Fast Splittable Pseudorandom Number Generators", OOPSLA 2014): a counter and
+/// a hash. Small, and the same on every machine for ever, so that a seed in a bug report stays good.
 #[derive(Clone, Debug)]
 struct SplitMix64(u64);
 

@@ -249,3 +249,124 @@ impl<S: System> System for FirstCallGuard<S> {
         self.inner.end(end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Notes;
+    use crate::recorder::MemorySource;
+    use crate::restore::DescriptorKind;
+    use crate::shadow::{SCRATCH_BYTES_MAX, ShadowConfig};
+
+    /// A world that answers any call, and keeps what it was asked.
+    #[derive(Default)]
+    struct Answering(Vec<(Call, Vec<u64>)>, Option<End>);
+
+    impl System for Answering {
+        fn call(&mut self, call: Call, args: &[u64], _memory: &mut Memory<'_>) -> Result<Errno, Halt> {
+            self.0.push((call, args.to_vec()));
+            Ok(Errno::Nosys)
+        }
+
+        fn end(&mut self, end: &End) -> Result<(), Halt> {
+            self.1 = Some(end.clone());
+            Ok(())
+        }
+    }
+
+    fn record(seq: u64, call: u16, args: &[u64], written: Vec<(u32, Vec<u8>)>) -> OwnedRecord {
+        OwnedRecord { seq, call, args: args.to_vec(), written, ..OwnedRecord::default() }
+    }
+
+    fn log() -> Vec<OwnedRecord> {
+        vec![
+            record(0, crate::recorder::CALL_START, &[0, 0], vec![]),
+            record(1, Call::ClockTimeGet as u16, &[1, 0, 8], vec![(8, 55u64.to_le_bytes().to_vec())]),
+            record(2, Call::FdClose as u16, &[0], vec![]),
+        ]
+    }
+
+    fn resumer(records: Vec<OwnedRecord>, go_live: GoLive<Answering>) -> Resumer<MemorySource, Answering> {
+        let config =
+            ShadowConfig { mounts: vec![], scratch: std::env::temp_dir(), scratch_bytes_max: SCRATCH_BYTES_MAX };
+        Resumer::new(MemorySource::new(records), Options::default(), Shadow::new(config).unwrap(), go_live)
+    }
+
+    fn call<S: System>(system: &mut S, call: Call, args: &[u64]) -> (Result<Errno, Halt>, Vec<u8>) {
+        let mut bytes = vec![0; 64];
+        let outcome = system.call(call, args, &mut Memory::new(&mut bytes, &mut Notes::default()));
+        (outcome, bytes)
+    }
+
+    fn verified() -> GoLive<Answering> {
+        Box::new(|shadow| {
+            let restored = shadow.finish().map_err(|mismatch| mismatch.to_string())?;
+            assert_eq!(restored.monotonic_ns, 55);
+            let kinds: Vec<_> = restored.descriptors.iter().map(|descriptor| &descriptor.kind).collect();
+            assert!(matches!(kinds[..], [DescriptorKind::Stdio(1), DescriptorKind::Stdio(2)]));
+            Ok(Answering::default())
+        })
+    }
+
+    #[test]
+    fn the_call_behind_the_last_record_reaches_the_world() {
+        let mut resumer = resumer(log(), verified());
+        let (outcome, bytes) = call(&mut resumer, Call::ClockTimeGet, &[1, 0, 8]);
+        assert_eq!((outcome, bytes[8]), (Ok(Errno::Success), 55));
+        assert_eq!(call(&mut resumer, Call::FdClose, &[0]).0, Ok(Errno::Success));
+        assert!(!resumer.is_live());
+        assert_eq!(call(&mut resumer, Call::SchedYield, &[]).0, Ok(Errno::Nosys));
+        assert_eq!(call(&mut resumer, Call::FdClose, &[1]).0, Ok(Errno::Nosys));
+        assert!(resumer.is_live());
+        resumer.end(&End::Exit(3)).unwrap();
+        let live = resumer.live().unwrap();
+        assert_eq!(live.0, [(Call::SchedYield, vec![]), (Call::FdClose, vec![1])]);
+        assert_eq!(live.1, Some(End::Exit(3)));
+    }
+
+    #[test]
+    fn a_guest_that_ends_without_another_call_has_its_end_recorded() {
+        let mut resumer = resumer(log(), verified());
+        let _ = call(&mut resumer, Call::ClockTimeGet, &[1, 0, 8]);
+        let _ = call(&mut resumer, Call::FdClose, &[0]);
+        resumer.end(&End::Exit(0)).unwrap();
+        assert_eq!(resumer.live().unwrap().1, Some(End::Exit(0)));
+    }
+
+    #[test]
+    fn what_keeps_a_process_from_going_on_is_told() {
+        let mut refused = resumer(log(), Box::new(|_| Err("the file differs".into())));
+        let _ = call(&mut refused, Call::ClockTimeGet, &[1, 0, 8]);
+        let _ = call(&mut refused, Call::FdClose, &[0]);
+        let (outcome, _) = call(&mut refused, Call::SchedYield, &[]);
+        assert_eq!(outcome, Err(Halt::Log("the file differs".into())));
+        assert_eq!(refused.failure().as_deref(), Some("the file differs"));
+        assert_eq!(call(&mut refused, Call::SchedYield, &[]).0, Err(Halt::Replay));
+
+        let mut diverged = resumer(log(), verified());
+        assert_eq!(call(&mut diverged, Call::SchedYield, &[]).0, Err(Halt::Replay));
+        assert!(!diverged.is_live() && matches!(diverged.report().end(), Some(ReplayEnd::Diverged(_))));
+
+        let unknown = vec![record(0, Call::FdClose as u16, &[77], vec![])];
+        let mut unfollowed = resumer(unknown, verified());
+        assert_eq!(call(&mut unfollowed, Call::FdClose, &[77]).0, Err(Halt::Replay));
+        assert!(unfollowed.failure().unwrap().contains("descriptor 77"));
+    }
+
+    #[test]
+    fn a_call_that_took_effect_is_not_done_again() {
+        let mut done = FirstCallGuard::new(Answering::default(), FirstCall::AlreadyDone);
+        let mut bytes = vec![b'd'; 64];
+        let mut notes = Notes::default();
+        let mut memory = Memory::new(&mut bytes, &mut notes);
+        assert_eq!(done.call(Call::PathCreateDirectory, &[3, 8, 2], &mut memory), Ok(Errno::Success));
+        assert_eq!(memory.inputs().collect::<Vec<_>>(), [(8, b"dd".as_slice())]);
+        assert_eq!(call(&mut done, Call::SchedYield, &[]).0, Ok(Errno::Nosys));
+
+        let mut created = FirstCallGuard::new(Answering::default(), FirstCall::AlreadyCreated);
+        let _ = call(&mut created, Call::PathOpen, &[3, 0, 8, 2, 5, 0, 0, 0, 16]);
+        let _ = call(&mut created, Call::PathOpen, &[3, 0, 8, 2, 5, 0, 0, 0, 16]);
+        let flags: Vec<u64> = created.inner().0.iter().map(|(_, args)| args[4]).collect();
+        assert_eq!(flags, [1, 5]);
+    }
+}

@@ -1,5 +1,7 @@
 //! The engine around guests: limits, interrupts, traps, the artifact cache.
 
+#![cfg(feature = "runtime")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

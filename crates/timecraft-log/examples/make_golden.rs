@@ -14,6 +14,8 @@ use timecraft_log::{
 };
 
 type Region<'a> = (u32, &'a [u8]);
+/// Appends the records of a case.
+type Case = fn(&mut RingWriter);
 
 fn append(
     ring: &mut RingWriter,
@@ -119,7 +121,7 @@ pub fn dump(dir: &Path) -> String {
 pub fn make(root: &Path) {
     let process = *b"golden log v1 \0\xff";
     let small = |name: &str| LogConfig { block_bytes_max: 1 << 10, ..LogConfig::new(root.join(name), process) };
-    let cases: [(&str, LogConfig, fn(&mut RingWriter)); 4] = [
+    let cases: [(&str, LogConfig, Case); 4] = [
         ("raw", LogConfig { compression: Compression::None, ..small("raw") }, shapes),
         ("lz4_segments", LogConfig { segment_bytes_max: 2 << 10, ..small("lz4_segments") }, shapes),
         ("large", small("large"), large),

@@ -2,7 +2,6 @@
 
 use crate::bytes::{put, u32_at, u64_at};
 use crate::error::LogError;
-use crate::storage::sync_dir;
 use rustix::fs::{FlockOperation, flock};
 use std::ffi::OsString;
 use std::fs::File;
@@ -41,18 +40,15 @@ impl Lock {
     }
 }
 
-/// Says in `dir` where the ring is, durably.
+/// Says in `dir` where the ring is.
+///
+/// Not synced: a ring is of no use after a reboot, and neither is what points to it.
 pub fn write_ring_pointer(dir: &Path, ring: &Path) -> Result<(), LogError> {
     let path = dir.join(RING_POINTER_FILE);
     let draft = dir.join("ring.new");
-    let write = || {
-        let mut file = File::create(&draft)?;
-        file.write_all(ring.as_os_str().as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&draft, &path)?;
-        sync_dir(dir)
-    };
-    write().map_err(LogError::io(&path, "write"))
+    std::fs::write(&draft, ring.as_os_str().as_bytes())
+        .and_then(|()| std::fs::rename(&draft, &path))
+        .map_err(LogError::io(&path, "write"))
 }
 
 /// Where the ring is, if the log was left with one.
@@ -83,9 +79,7 @@ pub fn remove_if_there(path: &Path) -> Result<(), LogError> {
 pub fn prepare_lost_mark(dir: &Path) -> Result<(), LogError> {
     let path = dir.join(LOST_FILE);
     match File::options().write(true).create_new(true).open(&path) {
-        Ok(mut file) => {
-            file.write_all(&[0; LOST_LEN]).and_then(|()| file.sync_all()).map_err(LogError::io(&path, "write"))
-        }
+        Ok(mut file) => file.write_all(&[0; LOST_LEN]).map_err(LogError::io(&path, "write")),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(LogError::io(&path, "create")(error)),
     }

@@ -369,10 +369,11 @@ impl RingReader {
         self.map.producer_asleep().load(Ordering::Relaxed) != 0
     }
 
-    /// Sleeps until the producer calls for attention, at most for `time_max`.
-    pub(crate) fn wait(&self, time_max: Duration) {
+    /// Sleeps until the producer or a [`ConsumerWaker`] calls, at most for `time_max`; not at all
+    /// if `idle` turns false.
+    pub(crate) fn wait(&self, time_max: Duration, idle: impl FnOnce() -> bool) {
         sleep(self.map.consumer_asleep(), time_max, || {
-            self.map.head().load(Ordering::SeqCst) - self.pos < self.capacity() / 2
+            self.map.head().load(Ordering::SeqCst) - self.pos < self.capacity() / 2 && idle()
         });
     }
 

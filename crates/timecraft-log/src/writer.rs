@@ -176,6 +176,11 @@ impl Shared {
         }
     }
 
+    /// Sequentially consistent, as the flag of a sleeper is: one of the two is seen.
+    fn told_to_end(&self) -> bool {
+        self.stop.load(Ordering::SeqCst) || self.abandon.load(Ordering::SeqCst)
+    }
+
     fn failure(&self) -> Option<LogError> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -205,7 +210,7 @@ impl LogWriterHandle {
     /// To be called when the guest has ended: an append after this fails. If the writer failed,
     /// returns its error and leaves the ring to recovery, except under [`OnFull::Continue`].
     pub fn finish(mut self) -> Result<LogSummary, LogError> {
-        self.shared.stop.store(true, Ordering::Release);
+        self.shared.stop.store(true, Ordering::SeqCst);
         self.join()?;
         dir::remove_ring(&self.dir, &self.ring_path)?;
         let stats = self.shared.stats();
@@ -238,7 +243,7 @@ impl LogWriterHandle {
 
 impl Drop for LogWriterHandle {
     fn drop(&mut self) {
-        self.shared.abandon.store(true, Ordering::Release);
+        self.shared.abandon.store(true, Ordering::SeqCst);
         // The error, if any, could be had from `failure` and `finish`.
         let _ = self.join();
     }
@@ -409,7 +414,7 @@ impl Writer {
             }
             self.flush_and_sync_if_due(drained)?;
             if drained == 0 {
-                self.ring.wait(self.sleep_max(sleep));
+                self.ring.wait(self.sleep_max(sleep), || !self.shared.told_to_end());
                 sleep = (sleep * 2).min(SLEEP_IDLE);
             } else if drained < BATCH_RECORDS {
                 sleep = SLEEP_ACTIVE;
@@ -503,7 +508,7 @@ impl Writer {
         let next_seq = self.shared.next_seq_written.load(Ordering::Relaxed);
         self.ring.rewind();
         loop {
-            let stop = self.shared.stop.load(Ordering::Acquire) || self.shared.abandon.load(Ordering::Acquire);
+            let stop = self.shared.told_to_end();
             while let Some(record) = self.ring.next() {
                 let lost = u64::from(record.seq() >= next_seq);
                 self.shared.records_discarded.fetch_add(lost, Ordering::Relaxed);
@@ -512,7 +517,7 @@ impl Writer {
             if stop {
                 return;
             }
-            self.ring.wait(SLEEP_IDLE);
+            self.ring.wait(SLEEP_IDLE, || !self.shared.told_to_end());
         }
     }
 }

@@ -58,7 +58,10 @@ proptest! {
     }
 
     #[test]
-    fn a_hostile_file_never_panics(flips in prop::collection::vec((0usize..400, any::<u8>()), 1..6), cut in 0usize..2000) {
+    fn a_hostile_file_never_panics(
+        flips in prop::collection::vec((0usize..400, any::<u8>()), 1..6),
+        cut in 0usize..2000,
+    ) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ring");
         let (mut writer, _reader) = ring(&path, CAPACITY);

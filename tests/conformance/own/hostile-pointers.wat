@@ -17,5 +17,5 @@
     (call $fault (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 65533)))
     (call $fault (call $write (i32.const 1) (i32.const 0xfffffff8) (i32.const 1) (i32.const 32)))
     (call $fault (call $random (i32.const 65535) (i32.const 2)))
-    (call $fault (call $random (i32.const 1) (i32.const 0xffffffff)))
+    (call $fault (call $random (i32.const 1) (i32.const 0xffff0)))
     (call $fault (call $clock (i32.const 0) (i64.const 0) (i32.const 65529)))))

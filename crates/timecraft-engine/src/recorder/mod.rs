@@ -27,8 +27,8 @@ pub struct Recorder<S, W> {
 }
 
 impl<S: System, W: Sink> Recorder<S, W> {
-    /// `time_zero_ns` is the reading of the monotonic clock that is time 0 of the log. For a process that resumes at time
-    /// t of its log that is t before now, wrapping around if need be.
+    /// `time_zero_ns` is the reading of the monotonic clock that is time 0 of the log. For a process that resumes at
+    /// time t of its log that is t before now, wrapping around if need be.
     pub fn new(inner: S, sink: W, clock: Arc<dyn Clock>, time_zero_ns: u64) -> Self {
         Recorder { inner, sink, timeline: Timeline::new(clock, time_zero_ns) }
     }

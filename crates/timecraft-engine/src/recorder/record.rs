@@ -1,7 +1,7 @@
 //! Records as decorators see them, and the two small interfaces to whatever keeps them.
 //!
-//! [`Sink`] takes what a recorder writes, [`Source`] gives what a replayer reads. The log on disk implements them, and so
-//! does memory ([`MemorySink`], [`MemorySource`]), which tests and simulation use.
+//! [`Sink`] takes what a recorder writes, [`Source`] gives what a replayer reads. The log on disk implements them, and
+//! so does memory ([`MemorySink`], [`MemorySource`]), which tests and simulation use.
 
 use std::path::Path;
 

@@ -107,19 +107,23 @@ impl Node {
     }
 
     pub(super) fn write(&mut self, scratch: &mut Scratch, offset: u64, data: &[u8]) -> Result<(), ShadowError> {
-        if data.is_empty() || !self.keeps() {
+        if data.is_empty() {
             return Ok(());
         }
+        // The size is followed even where the content isn't kept: offsets of later appends depend on it.
         let end = offset.saturating_add(data.len() as u64);
         match &mut self.size {
             Size::Exact(size) => *size = end.max(*size),
-            Size::AtLeast(least) if self.tail.is_some() => {
-                if end > *least {
+            Size::AtLeast(least) => {
+                let overlaps = end > *least && self.tail.is_some();
+                *least = end.max(*least);
+                if overlaps {
                     self.doubt(scratch, MIXED);
-                    return Ok(());
                 }
             }
-            Size::AtLeast(least) => *least = end.max(*least),
+        }
+        if !self.keeps() {
+            return Ok(());
         }
         self.body.write(scratch, offset, data)
     }

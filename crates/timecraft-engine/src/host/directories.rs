@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, FileType, RawDir, SeekFrom};
 
 use super::arguments::Arguments;
 use super::stat::filetype_of;
-use super::table::Kind;
+use super::table::{Entry, Kind};
 use super::{Host, Outcome};
 use crate::abi::{filetype, rights, size};
 use crate::{Errno, Memory};
@@ -15,6 +15,8 @@ use crate::{Errno, Memory};
 const ENTRIES_MAX: usize = 1_000_000;
 /// Names of one directory that can be listed, bytes.
 const NAMES_BYTES_MAX: usize = 64 << 20;
+/// All listings of a guest together, bytes: opening a directory often must not use up the host's memory.
+const LISTINGS_BYTES_MAX: usize = 128 << 20;
 /// What one `getdents` takes, bytes.
 const DIRENTS_BYTES: usize = 32 << 10;
 
@@ -78,6 +80,10 @@ impl Listing {
         Ok(())
     }
 
+    fn bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<ListedEntry>() + self.names.capacity()
+    }
+
     /// Writes entries from `cookie` on, the last one cut off if it must be; returns how many bytes.
     fn fill(&self, cookie: u64, buffer: &mut [u8]) -> usize {
         let mut used = 0;
@@ -118,9 +124,31 @@ impl Host {
             _ => Listing::read(directory.fd.as_fd())?,
         };
         let used = listing.fill(cookie, memory.buffer(ptr, len)?) as u32;
-        directory.listing = Some(listing);
         memory.filled(ptr, used);
         memory.write_u32(args.u32(4), used)?;
+        directory.listing = Some(listing);
+        if cookie == 0 {
+            self.drop_listings(args.u32(0));
+        }
         Ok(())
+    }
+
+    /// Drops the listings of other descriptors if all are too much together. What is dropped is read again when it is
+    /// wanted, and the same unless the directory has changed.
+    fn drop_listings(&mut self, fd: u32) {
+        let listings = |(_, entry): (u32, &Entry)| match &entry.kind {
+            Kind::Directory(directory) => directory.listing.as_ref().map_or(0, Listing::bytes),
+            _ => 0,
+        };
+        if self.table.iter().map(listings).sum::<usize>() <= LISTINGS_BYTES_MAX {
+            return;
+        }
+        for (other, entry) in self.table.iter_mut() {
+            if let Kind::Directory(directory) = &mut entry.kind
+                && other != fd
+            {
+                directory.listing = None;
+            }
+        }
     }
 }

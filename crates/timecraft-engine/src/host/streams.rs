@@ -69,6 +69,11 @@ impl Stream {
     /// The same stream over a non-blocking description of our own, or as it is where that can't be had.
     fn made_private(self) -> Self {
         let access = if self.number == 0 { OFlags::RDONLY } else { OFlags::WRONLY };
+        // No more access than the descriptor has: a name under /proc would give the other end of a pipe, too.
+        let had = rustix::fs::fcntl_getfl(&self.fd).map_or(access, |flags| flags & OFlags::RWMODE);
+        if had != access && had != OFlags::RDWR {
+            return self;
+        }
         let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
         match rustix::fs::open(path, flags, Mode::empty()) {

@@ -147,6 +147,10 @@ impl Table {
         Ok(())
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Entry)> {
+        self.slots.iter_mut().enumerate().filter_map(|(fd, slot)| slot.as_mut().map(|entry| (fd as u32, entry)))
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Entry)> {
         self.slots.iter().enumerate().filter_map(|(fd, slot)| slot.as_ref().map(|entry| (fd as u32, entry)))
     }

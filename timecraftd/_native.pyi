@@ -82,7 +82,10 @@ class Outcome:
 
 @final
 class Guest:
-    """A guest running on its own thread."""
+    """A guest on its own thread, ready to run."""
+
+    def begin(self) -> None:
+        """Lets the guest run; until then nothing has happened. Idempotent."""
 
     def wait(self, timeout_s: float | None = None) -> Outcome | None:
         """Waits for the end, without the GIL; None when the time is over first.
@@ -97,10 +100,10 @@ class Guest:
         """Counters so far, as in `Outcome.stats`."""
 
 def run(spec: RunSpec) -> Guest:
-    """Starts a guest. Raises ModuleError, MountError, LogError, EngineError before anything ran."""
+    """Makes a guest ready. Raises ModuleError, MountError, LogError, EngineError before anything ran."""
 
 def replay(spec: ReplaySpec) -> Guest:
-    """Starts a replay: no effects but what the spec's output descriptors ask for. Raises ModuleError, LogError."""
+    """Makes a replay ready: no effects but what the spec's output descriptors ask for. Raises ModuleError, LogError."""
 
 def resume(spec: ResumeSpec) -> Guest:
     """Replays a crashed process to its last record, then lets it go on live, recording a new epoch."""

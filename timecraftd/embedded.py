@@ -167,9 +167,7 @@ class Runtime:
             raise
         return Running(self, process, guest, lock)
 
-    def resume(
-        self, process: ProcessRecord, streams: Streams, trace_fd: int | None
-    ) -> Running:
+    def resume(self, process: ProcessRecord, streams: Streams, trace_fd: int | None) -> Running:
         """Lets a crashed process go on. Raises ProcessStateError, ReplayRefusedError, and what `start` raises."""
         lock = self.registry.lock(process.id)
         lock.acquire()
@@ -322,13 +320,13 @@ class Runtime:
             lock.release()
 
     def kill_file(self, process: ProcessRecord) -> str:
-        """Where a signal for a process's host is left; SIGUSR1 tells the host to look."""
+        """Where a signal for a process's host is left; SIGUSR2 tells the host to look."""
         return os.path.join(self.registry.home.process_dir(process.id), "kill")
 
     def kill(self, process: ProcessRecord, number: int) -> bool:
         """Ends a running guest as by a signal; False if its host is gone already. The end is recorded."""
         write_atomically(self.kill_file(process), b"%d\n" % number)
-        return self._signal_host(process, signal.SIGUSR1)
+        return self._signal_host(process, signal.SIGUSR2)
 
     def kill_host(self, process: ProcessRecord) -> bool:
         """Kills the host of a process that doesn't listen. The log is recovered, without an end."""

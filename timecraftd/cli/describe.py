@@ -29,7 +29,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     if args.output != "text":
         print_data(data, args.output)
     else:
-        print_fields([(name.replace("_", " "), _shown(name, value)) for name, value in data.items()])
+        print_fields([(_label(name), _shown(name, value)) for name, value in data.items()])
     return 0
 
 
@@ -82,6 +82,11 @@ def _module(runtime: Runtime, info: ObjectInfo, wasm: bytes) -> dict[str, object
     return data
 
 
+def _label(name: str) -> str:
+    """A field's name without its unit: the value shows that."""
+    return name.removesuffix("_bytes").removesuffix("_ns").replace("_bytes_", " ").replace("_", " ")
+
+
 def _shown(name: str, value: object) -> object:
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -90,7 +95,7 @@ def _shown(name: str, value: object) -> object:
             return format_size(value)
         return format_duration(value) if name.endswith("_ns") else value
     if isinstance(value, dict):
-        return {key.replace("_", " "): _shown(key, item) for key, item in value.items()}
+        return {_label(key): _shown(key, item) for key, item in value.items()}
     if isinstance(value, list):
         return [_line(item) for item in value]
     return value

@@ -11,7 +11,8 @@ from timecraftd.cli.ps import print_processes, shorten
 from timecraftd.cli.terminal import print_data, print_table
 from timecraftd.cli.views import log_data, module_data, object_data
 from timecraftd.embedded import Runtime
-from timecraftd.model import ObjectInfo, ObjectKind
+from timecraftd.errors import LogError
+from timecraftd.model import ObjectInfo, ObjectKind, ProcessRecord
 from timecraftd.units import format_ago, format_size
 
 KINDS = ("process", "module", "config", "runtime", "log")
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         if args.kind == "process":
             print_processes(context, found, form=args.output, quiet=args.quiet, whole=args.no_trunc)
             return 0
-        logs = [log_data(runtime, process) for process in found if process.recorded]
+        logs = [_log(runtime, process) for process in found if process.recorded]
         _print(args, logs, ("ID", "RECORDS", "SEGMENTS", "STORED", "RAW", "END"), _log_row)
         return 0
     kind = ObjectKind(args.kind)
@@ -50,6 +51,13 @@ def run(args: argparse.Namespace, context: Context) -> int:
     infos.sort(key=lambda info: info.modified_ns, reverse=True)
     _print_objects(args, runtime, kind, infos)
     return 0
+
+
+def _log(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
+    try:
+        return log_data(runtime, process)
+    except LogError as error:  # one damaged log must not hide the others
+        return {"id": process.id, "error": str(error)}
 
 
 def _print_objects(args: argparse.Namespace, runtime: Runtime, kind: ObjectKind, infos: list[ObjectInfo]) -> None:
@@ -91,6 +99,8 @@ def _print(args: argparse.Namespace, data: list[dict[str, object]], header: tupl
 
 
 def _log_row(item: dict[str, object]) -> tuple[str, ...]:
+    if "error" in item:
+        return (str(item["id"]), "-", "-", "-", "-", str(item["error"]))
     end = item["end"]
     return (
         str(item["id"]),

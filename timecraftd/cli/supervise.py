@@ -66,7 +66,7 @@ class Interrupts:
     def __enter__(self) -> Self:
         self._wakeup = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
-        for number in (*FORWARDED, signal.SIGUSR1):
+        for number in (*FORWARDED, signal.SIGUSR2):
             self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -96,7 +96,7 @@ class Interrupts:
         return self.received is not None
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGUSR1:
+        if number == signal.SIGUSR2:
             number = self._requested()
             if number == 0:
                 return
@@ -171,6 +171,8 @@ def tell_end(context: Context, name: str, outcome: Outcome) -> None:
     if outcome.kind in ("exit", "until"):
         return
     message = outcome.message or "no reason was given"
+    if outcome.backtrace:
+        message = message.partition("\n")[0]
     words = {
         "trap": f"trap: {message}",
         "killed": outcome.message or _signal_words(outcome.code - 128),

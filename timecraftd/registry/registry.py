@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Collection
 from functools import cached_property
 
@@ -47,6 +46,8 @@ class Registry:
 
     def remove_process(self, process_id: ProcessId) -> None:
         """Removes a process's row and directory; the caller holds its lock."""
+        import shutil  # slow to import, and not needed to run anything
+
         self.catalogue.delete(process_id)
         directory = self.home.process_dir(process_id)
         with state_errors(directory):

@@ -1,6 +1,5 @@
 //! Reading directories.
 
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, FileType, RawDir, SeekFrom};
@@ -43,8 +42,8 @@ impl Listing {
         let mut listing = Listing::default();
         let own = rustix::fs::fstat(directory)?.st_ino;
         rustix::fs::seek(directory, SeekFrom::Start(0))?;
-        let mut buffer = [MaybeUninit::uninit(); DIRENTS_BYTES];
-        let mut dirents = RawDir::new(directory, &mut buffer);
+        let mut buffer = Vec::with_capacity(DIRENTS_BYTES);
+        let mut dirents = RawDir::new(directory, buffer.spare_capacity_mut());
         while let Some(dirent) = dirents.next() {
             let dirent = dirent?;
             let name = dirent.file_name();

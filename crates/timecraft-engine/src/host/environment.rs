@@ -74,14 +74,6 @@ impl Host {
         self.env.sizes_get(args, memory)
     }
 
-    pub(super) fn clock_res_get(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
-        if args.u32(0) > clockid::THREAD_CPUTIME {
-            return Err(Errno::Inval.into());
-        }
-        memory.write_u64(args.u32(1), CLOCK_RESOLUTION_NS)?;
-        Ok(())
-    }
-
     #[inline]
     pub(super) fn clock_time_get(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
         memory.check(args.u32(2), 8)?;
@@ -111,6 +103,14 @@ impl Host {
         memory.filled(ptr, len);
         Ok(())
     }
+}
+
+pub(super) fn clock_res_get(args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
+    if args.u32(0) > clockid::THREAD_CPUTIME {
+        return Err(Errno::Inval.into());
+    }
+    memory.write_u64(args.u32(1), CLOCK_RESOLUTION_NS)?;
+    Ok(())
 }
 
 /// What a WASI signal (`signal` in witx, in order) does by default.

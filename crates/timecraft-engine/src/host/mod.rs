@@ -180,7 +180,7 @@ impl Host {
             Call::ArgsSizesGet => self.args_sizes_get(args, memory),
             Call::EnvironGet => self.environ_get(args, memory),
             Call::EnvironSizesGet => self.environ_sizes_get(args, memory),
-            Call::ClockResGet => self.clock_res_get(args, memory),
+            Call::ClockResGet => environment::clock_res_get(args, memory),
             Call::FdAdvise => self.fd_advise(args),
             Call::FdAllocate => self.fd_allocate(args),
             Call::FdClose => self.fd_close(args),

@@ -43,6 +43,7 @@ pub(super) fn filetype_of(kind: FileType) -> u8 {
 }
 
 /// The wire form of `filestat`.
+#[allow(clippy::unnecessary_cast)] // how wide the count of links is depends on the machine
 pub(super) fn filestat(stat: &Stat, filetype: u8) -> [u8; size::FILESTAT as usize] {
     let mut bytes = [0; size::FILESTAT as usize];
     bytes[0..8].copy_from_slice(&stat.st_dev.to_le_bytes());

@@ -9,7 +9,6 @@ use timecraft_log::{LogConfig, RingWriter};
 
 use super::throttle::Throttle;
 use super::{Replayed, Session, SessionError, Shared, kill_switch, lock, start};
-use crate::{KillSwitch, System};
 use crate::chaos::Chaos;
 use crate::clock::Clock;
 use crate::host::{Host, HostConfig};
@@ -17,6 +16,7 @@ use crate::recorder::{CALL_START, Head, Recorder, Sink};
 use crate::runtime::{Finished, GuestConfig, Prepared};
 use crate::strace;
 use crate::tracer::Tracer;
+use crate::{KillSwitch, System};
 
 /// How a run is recorded.
 #[derive(Debug)]

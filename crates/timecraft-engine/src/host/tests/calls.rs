@@ -25,7 +25,7 @@ pub(super) fn valid(call: Call, guest: &mut Guest) -> Vec<u64> {
         Call::FdFdstatGet | Call::FdFilestatGet | Call::FdTell => vec![5, out[0]],
         Call::FdFdstatSetFlags => vec![5, fdflags::APPEND.into()],
         Call::FdFdstatSetRights => vec![5, rights::FD_READ, 0],
-        Call::FdFilestatSetSize => vec![5, 3],
+        Call::FdFilestatSetSize | Call::SockShutdown => vec![5, 3],
         Call::FdFilestatSetTimes => vec![5, 1, 2, 5],
         Call::FdPread => vec![5, read.0, read.1, 2, out[0]],
         Call::FdPrestatGet => vec![3, out[0]],
@@ -58,7 +58,6 @@ pub(super) fn valid(call: Call, guest: &mut Guest) -> Vec<u64> {
         Call::SockAccept => vec![5, 0, out[0]],
         Call::SockRecv => vec![5, read.0, read.1, 0, out[0], out[1]],
         Call::SockSend => vec![5, write.0, write.1, 0, out[0]],
-        Call::SockShutdown => vec![5, 3],
     }
 }
 

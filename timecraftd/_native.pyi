@@ -88,7 +88,7 @@ class Guest:
         """Lets the guest run; until then nothing has happened. Idempotent."""
 
     def wait(self, timeout_s: float | None = None) -> Outcome | None:
-        """Waits for the end, without the GIL; None when the time is over first.
+        """Waits for the end, without the GIL; None when the time is over first. Begins, if nobody did.
 
         Python signal handlers run while waiting; an exception from one propagates and the guest goes on.
         """
@@ -174,7 +174,7 @@ def log_info(log_dir: str) -> LogInfo:
 class LogReader:
     """Reads records as prepared text or output, in batches, also from a log that is still being written."""
 
-    def __init__(self, log_dir: str) -> None: ...
+    def __new__(cls, log_dir: str) -> LogReader: ...
     def seek_seq(self, seq: int) -> None: ...
     def seek_time(self, time_ns: int) -> None: ...
     def trace(
@@ -184,7 +184,7 @@ class LogReader:
         json: bool = False,
         string_bytes_max: int = 32,
         timestamps: Literal["none", "relative", "absolute"] = "relative",
-        calls: Sequence[str] = (),
+        calls: Sequence[str] = [],
         until_time_ns: int | None = None,
     ) -> list[str]:
         """The next records as strace-like lines (or JSON lines); empty at the end of what is there now.

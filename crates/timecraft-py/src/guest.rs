@@ -24,6 +24,7 @@ impl Guest {
 
     #[pyo3(signature = (timeout_s=None))]
     fn wait(&self, py: Python<'_>, timeout_s: Option<f64>) -> PyResult<Option<Outcome>> {
+        self.0.begin();
         let deadline = match timeout_s.map(Duration::try_from_secs_f64) {
             None => None,
             Some(Ok(timeout)) => Instant::now().checked_add(timeout),

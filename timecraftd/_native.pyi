@@ -82,10 +82,13 @@ class Outcome:
 
 @final
 class Guest:
-    """A guest running on its own thread."""
+    """A guest on its own thread, ready to run."""
+
+    def begin(self) -> None:
+        """Lets the guest run; until then nothing has happened. Idempotent."""
 
     def wait(self, timeout_s: float | None = None) -> Outcome | None:
-        """Waits for the end, without the GIL; None when the time is over first.
+        """Waits for the end, without the GIL; None when the time is over first. Begins, if nobody did.
 
         Python signal handlers run while waiting; an exception from one propagates and the guest goes on.
         """
@@ -97,10 +100,10 @@ class Guest:
         """Counters so far, as in `Outcome.stats`."""
 
 def run(spec: RunSpec) -> Guest:
-    """Starts a guest. Raises ModuleError, MountError, LogError, EngineError before anything ran."""
+    """Makes a guest ready. Raises ModuleError, MountError, LogError, EngineError before anything ran."""
 
 def replay(spec: ReplaySpec) -> Guest:
-    """Starts a replay: no effects but what the spec's output descriptors ask for. Raises ModuleError, LogError."""
+    """Makes a replay ready: no effects but what the spec's output descriptors ask for. Raises ModuleError, LogError."""
 
 def resume(spec: ResumeSpec) -> Guest:
     """Replays a crashed process to its last record, then lets it go on live, recording a new epoch."""
@@ -171,7 +174,7 @@ def log_info(log_dir: str) -> LogInfo:
 class LogReader:
     """Reads records as prepared text or output, in batches, also from a log that is still being written."""
 
-    def __init__(self, log_dir: str) -> None: ...
+    def __new__(cls, log_dir: str) -> LogReader: ...
     def seek_seq(self, seq: int) -> None: ...
     def seek_time(self, time_ns: int) -> None: ...
     def trace(
@@ -181,7 +184,7 @@ class LogReader:
         json: bool = False,
         string_bytes_max: int = 32,
         timestamps: Literal["none", "relative", "absolute"] = "relative",
-        calls: Sequence[str] = (),
+        calls: Sequence[str] = [],
         until_time_ns: int | None = None,
     ) -> list[str]:
         """The next records as strace-like lines (or JSON lines); empty at the end of what is there now.

@@ -54,7 +54,9 @@ impl Bench {
     fn start(&self, config: GuestConfig) -> Result<Guest, ModuleError> {
         let kill = Arc::new(KillSwitch::new().unwrap());
         let system = Box::new(Nothing(Arc::clone(&self.calls)));
-        Ok(Guest::start(Prepared::new(config)?, system, kill, |_, _| {}).unwrap())
+        let guest = Guest::start(Prepared::new(config)?, system, kill, |_, _| {}).unwrap();
+        guest.begin();
+        Ok(guest)
     }
 
     fn run(&self, wat: &str) -> Result<Finished, ModuleError> {

@@ -18,8 +18,13 @@ pub(crate) struct Guest(Session);
 
 #[pymethods]
 impl Guest {
+    fn begin(&self) {
+        self.0.begin();
+    }
+
     #[pyo3(signature = (timeout_s=None))]
     fn wait(&self, py: Python<'_>, timeout_s: Option<f64>) -> PyResult<Option<Outcome>> {
+        self.0.begin();
         let deadline = match timeout_s.map(Duration::try_from_secs_f64) {
             None => None,
             Some(Ok(timeout)) => Instant::now().checked_add(timeout),

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -201,9 +202,11 @@ struct Slot {
     changed: Condvar,
 }
 
-/// A guest on its own thread. Dropping the handle doesn't end the guest.
+/// A guest on its own thread. Dropping the handle doesn't end a guest that has begun.
 #[derive(Debug)]
 pub struct Guest {
+    /// Taken when the guest begins.
+    begin: Mutex<Option<SyncSender<()>>>,
     kill: Arc<KillSwitch>,
     counters: Arc<Counters>,
     slot: Arc<Slot>,
@@ -211,7 +214,8 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Starts a guest in the world that `system` is.
+    /// Makes ready a guest in the world that `system` is. It runs once [`Guest::begin`] says so: its owner may have
+    /// things to say first that must come before the guest's own output.
     ///
     /// `done` runs on the guest's thread when it is over, before anybody who waits learns of it: it gets the world back,
     /// and may amend what is reported.
@@ -226,13 +230,25 @@ impl Guest {
         let counters = Arc::new(Counters::default());
         let slot = Arc::new(Slot::default());
         let (its_kill, its_counters, its_slot) = (Arc::clone(&kill), Arc::clone(&counters), Arc::clone(&slot));
+        let (begin, begun) = sync_channel(1);
         let thread = std::thread::Builder::new().name("timecraft-guest".into()).spawn(move || {
+            if begun.recv().is_err() {
+                return;
+            }
             let (mut finished, system) = run(prepared, system, &its_kill, its_counters);
             done(system, &mut finished);
             *its_slot.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some(finished);
             its_slot.changed.notify_all();
         })?;
-        Ok(Guest { kill, counters, slot, thread: Mutex::new(Some(thread)) })
+        Ok(Guest { begin: Mutex::new(Some(begin)), kill, counters, slot, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Lets the guest run. Once is enough.
+    pub fn begin(&self) {
+        if let Some(begin) = self.begin.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // The channel has room for the one message that is ever sent.
+            let _ = begin.send(());
+        }
     }
 
     /// Waits until the guest is over, or for `timeout`.

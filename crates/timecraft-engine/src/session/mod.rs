@@ -80,6 +80,11 @@ impl Session {
         Session { guest, shared }
     }
 
+    /// Lets the guest run; until then nothing has happened.
+    pub fn begin(&self) {
+        self.guest.begin();
+    }
+
     /// Waits until the guest is over and its log is sealed, or for `timeout`.
     pub fn wait(&self, timeout: Duration) -> Option<Outcome> {
         let finished = self.guest.wait(timeout)?;

@@ -703,7 +703,10 @@ proptest! {
     }
 
     #[test]
-    fn a_flipped_byte_is_found(data in prop::collection::vec(any::<u8>(), 1..5000), at in any::<prop::sample::Index>()) {
+    fn a_flipped_byte_is_found(
+        data in prop::collection::vec(any::<u8>(), 1..5000),
+        at in any::<prop::sample::Index>(),
+    ) {
         let mut world = World::new();
         world.open(4, "f", NEW, 0);
         for piece in data.chunks(97) {

@@ -38,8 +38,8 @@ pub enum Mismatch {
     #[error("{file}: what the process appended is not at the file's end")]
     Tail { file: String },
     #[error(
-        "{file}: the file's end looks the same whether the last append took effect or not, and the log doesn't tell the \
-         size: the process can't be resumed without losing or doubling it"
+        "{file}: the file's end looks the same whether the last append took effect or not, and the log doesn't tell \
+         the size: the process can't be resumed without losing or doubling it"
     )]
     UnclearAppend { file: String },
     #[error("{file}: its content can't be told from the log: {reason}")]

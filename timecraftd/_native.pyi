@@ -184,12 +184,12 @@ class LogReader:
         json: bool = False,
         string_bytes_max: int = 32,
         timestamps: Literal["none", "relative", "absolute"] = "relative",
-        calls: Sequence[str] = [],
+        calls: Sequence[str] | None = None,
         until_time_ns: int | None = None,
     ) -> list[str]:
         """The next records as strace-like lines (or JSON lines); empty at the end of what is there now.
 
-        `calls` limits to these names. Absolute times are RFC 3339, UTC.
+        `calls` limits to these names; none or empty means all. Absolute times are RFC 3339, UTC.
         """
     def output(self, bytes_max: int) -> list[tuple[int, int, bytes]]:
         """What the guest wrote to its standard streams next: (time_ns, stream 1 or 2, bytes); empty at the end."""

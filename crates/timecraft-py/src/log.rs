@@ -147,7 +147,7 @@ impl LogReader {
         self.with(py, |view| view.reader().seek_time(time_ns))
     }
 
-    #[pyo3(signature = (records_max, *, json=false, string_bytes_max=32, timestamps="relative", calls=vec![],
+    #[pyo3(signature = (records_max, *, json=false, string_bytes_max=32, timestamps="relative", calls=None,
         until_time_ns=None))]
     #[allow(clippy::too_many_arguments)] // Python's keyword arguments
     fn trace(
@@ -157,7 +157,7 @@ impl LogReader {
         json: bool,
         string_bytes_max: usize,
         timestamps: &str,
-        calls: Vec<String>,
+        calls: Option<Vec<String>>,
         until_time_ns: Option<u64>,
     ) -> PyResult<Vec<String>> {
         let mut strace = strace::Options { string_bytes_max, ..strace::Options::default() };
@@ -168,7 +168,7 @@ impl LogReader {
             "absolute" => absolute = true,
             other => return Err(error::argument(format!("unknown timestamps {other:?}"))),
         }
-        let calls = calls.iter().map(|name| call_id(name)).collect::<PyResult<_>>()?;
+        let calls = calls.iter().flatten().map(|name| call_id(name)).collect::<PyResult<_>>()?;
         let options = TraceOptions { json, strace, absolute, calls, until_time_ns };
         self.with(py, |view| view.trace(records_max, &options))
     }

@@ -8,10 +8,8 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::abi::oflags;
 use crate::recorder::{CALL_END, CONTROL_BASE, End, OwnedRecord, Record, Source, SourceError};
 use crate::replayer::{Options, ReplayEnd, Replayer, Report};
-use crate::restore::FirstCall;
 use crate::shadow::{Shadow, ShadowError};
 use crate::{Call, Errno, Halt, Memory, System};
 
@@ -188,74 +186,12 @@ impl<R, L> fmt::Debug for Resumer<R, L> {
     }
 }
 
-/// Treats the first call of a resumed guest as [`FirstCall`] says. Belongs between the recorder and the host, so that
-/// the log holds what the guest asked for and what it was told.
-#[derive(Debug)]
-pub struct FirstCallGuard<S> {
-    inner: S,
-    first_call: FirstCall,
-}
-
-impl<S> FirstCallGuard<S> {
-    pub fn new(inner: S, first_call: FirstCall) -> Self {
-        FirstCallGuard { inner, first_call }
-    }
-
-    /// The decorated system.
-    pub fn inner(&self) -> &S {
-        &self.inner
-    }
-
-    /// The decorated system.
-    pub fn inner_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-}
-
-/// Notes as sent what the host would have: the call's paths.
-fn note_inputs(call: Call, args: &[u64], memory: &mut Memory<'_>) {
-    let mut index = 0;
-    for param in call.spec().params {
-        if param.kind == crate::calls::Kind::Path
-            && let [ptr, len, ..] = args[index..]
-        {
-            // What is out of bounds has never taken effect.
-            let _ = memory.sent(ptr as u32, len as u32);
-        }
-        index += param.kind.types().len();
-    }
-}
-
-impl<S: System> System for FirstCallGuard<S> {
-    #[inline]
-    fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt> {
-        if self.first_call == FirstCall::Redo {
-            return self.inner.call(call, args, memory);
-        }
-        match std::mem::take(&mut self.first_call) {
-            FirstCall::AlreadyDone => {
-                note_inputs(call, args, memory);
-                Ok(Errno::Success)
-            }
-            FirstCall::AlreadyCreated if call == Call::PathOpen && args.len() > 4 => {
-                let mut args = args.to_vec();
-                args[4] &= !u64::from(oflags::EXCL);
-                self.inner.call(call, &args, memory)
-            }
-            FirstCall::AlreadyCreated | FirstCall::Redo => self.inner.call(call, args, memory),
-        }
-    }
-
-    fn end(&mut self, end: &End) -> Result<(), Halt> {
-        self.inner.end(end)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::abi::oflags;
     use crate::clock::SystemClock;
     use crate::host::{Host, HostConfig, Mount};
     use crate::memory::Notes;
@@ -429,22 +365,5 @@ mod tests {
             let live = resumer.live().unwrap().inner();
             assert_eq!(live.descriptors(), uncut.descriptors(), "cut at {cut}");
         }
-    }
-
-    #[test]
-    fn a_call_that_took_effect_is_not_done_again() {
-        let mut done = FirstCallGuard::new(Answering::default(), FirstCall::AlreadyDone);
-        let mut bytes = vec![b'd'; 64];
-        let mut notes = Notes::default();
-        let mut memory = Memory::new(&mut bytes, &mut notes);
-        assert_eq!(done.call(Call::PathCreateDirectory, &[3, 8, 2], &mut memory), Ok(Errno::Success));
-        assert_eq!(memory.inputs().collect::<Vec<_>>(), [(8, b"dd".as_slice())]);
-        assert_eq!(call(&mut done, Call::SchedYield, &[]).0, Ok(Errno::Nosys));
-
-        let mut created = FirstCallGuard::new(Answering::default(), FirstCall::AlreadyCreated);
-        let _ = call(&mut created, Call::PathOpen, &[3, 0, 8, 2, 5, 0, 0, 0, 16]);
-        let _ = call(&mut created, Call::PathOpen, &[3, 0, 8, 2, 5, 0, 0, 0, 16]);
-        let flags: Vec<u64> = created.inner().0.iter().map(|(_, args)| args[4]).collect();
-        assert_eq!(flags, [1, 5]);
     }
 }

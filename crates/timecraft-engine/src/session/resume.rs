@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use timecraft_log::LogReader;
 
-use super::live::{LogOptions, open_log, recorded};
+use super::live::{LogOptions, open_log, recorded, unruly};
 use super::{Replayed, RunConfig, Session, SessionError, Shared, kill_switch, start};
 use crate::System;
 use crate::host::{Host, HostConfig};
 use crate::kill::KillSwitch;
 use crate::replayer::Options;
-use crate::resumer::{FirstCallGuard, Resumer};
+use crate::resumer::Resumer;
 use crate::runtime::Prepared;
 use crate::shadow::{SCRATCH_BYTES_MAX, Shadow, ShadowConfig, ShadowMount};
 
@@ -82,14 +82,13 @@ struct GoLive {
 impl GoLive {
     fn with(self, shadow: Shadow) -> Result<Box<dyn System>, String> {
         let restored = shadow.finish().map_err(|mismatch| mismatch.to_string())?;
-        let first_call = restored.first_call.clone();
         let clock = Arc::clone(&self.host.clock);
         let mut host = Host::new(self.host, Arc::clone(&self.kill)).map_err(|error| error.to_string())?;
         host.restore(restored).map_err(|error| error.to_string())?;
         let bytes_per_s_max = self.log.bytes_per_s_max;
         let ring = open_log(self.log, &self.shared, &*clock, self.last_time_ns).map_err(|error| error.to_string())?;
         let zero_ns = clock.monotonic_ns().wrapping_sub(self.last_time_ns);
-        let world = FirstCallGuard::new(super::live::unruly(host, self.chaos), first_call);
+        let world = unruly(host, self.chaos);
         Ok(recorded(world, ring, bytes_per_s_max, clock, zero_ns, self.kill, self.trace))
     }
 }

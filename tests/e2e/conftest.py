@@ -1,0 +1,30 @@
+"""Fixtures that the end-to-end tests share with those of faults."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cli import Cli, artifacts_folder
+from tests.e2e.guests import Bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """Runs and replays guests in this process."""
+    (tmp_path / "bench").mkdir()
+    yield Bench(tmp_path / "bench", artifacts_folder())
+    shutil.rmtree(tmp_path / "bench")
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """What a guest may be given a part of."""
+    (tmp_path / "scratch").mkdir()
+    return tmp_path / "scratch"
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """The command line, with a state directory of its own."""
+    return Cli(tmp_path / "home")

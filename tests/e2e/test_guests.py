@@ -1,0 +1,91 @@
+"""Every guest: what it does, that replays do the same, and that it makes no difference what lay in memory before or how
+its code was compiled (twin runs)."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.guests import GO_CASES, GUESTS, WAT_CASES, Bench, Case, check, contents, prepare
+from timecraftd._native import Guest
+from timecraftd.errors import EngineError, ModuleError
+
+RUN_S = 0.3
+"""How long a guest without end runs before it is killed."""
+
+
+def parameters(cases: list[Case], *kinds: str) -> pytest.MarkDecorator:
+    chosen = [case for case in cases if case.expect in kinds]
+    return pytest.mark.parametrize("case", chosen, ids=lambda case: f"{case.module.suffix[1:]}-{case.name}")
+
+
+def check_twins(bench: Bench, case: Case, live) -> None:
+    """Replays plainly, with poisoned memory, and with counting code: each time the same."""
+    for changes in ({}, {"poison": True}, {"count": True}):
+        again = bench.replay(case.module, **changes)
+        assert again.outcome.kind == live.outcome.kind, (changes, again.outcome.message)
+        assert again.end == live.end, changes
+        assert again.outcome.message == live.outcome.message, changes
+        assert again.outcome.memory_digest == live.outcome.memory_digest != "", changes
+        assert (again.outcome.stats.get("operators", 0) > 0) == ("count" in changes), changes
+
+
+@parameters([*WAT_CASES, *GO_CASES], "exit", "trap")
+def test_runs_and_replays(case: Case, bench: Bench, scratch: Path):
+    """A guest does what its file says, and every kind of replay does the same."""
+    case = prepare(case, scratch)
+    before = {name: contents(scratch).get(name) for name in case.unchanged}
+    names = {path.name for path in scratch.iterdir()}
+    live = bench.run(case, scratch)
+    check(case, live, scratch)
+    after = contents(scratch)
+    assert {name: after.get(name) for name in case.unchanged} == before
+    assert not case.unchanged or {path.name for path in scratch.iterdir()} == names
+    check_twins(bench, case, live)
+    assert contents(scratch) == after, "a replay changed files"
+
+
+@parameters(WAT_CASES, "any")
+def test_is_harmless(case: Case, bench: Bench, scratch: Path):
+    """A guest that may be refused or run does either, quickly, and then replays."""
+    try:
+        live = bench.run(prepare(case, scratch), scratch)
+    except (ModuleError, EngineError):
+        return
+    check(case, live, scratch)
+    check_twins(bench, case, live)
+
+
+@parameters(WAT_CASES, "error")
+def test_is_refused(case: Case, bench: Bench, scratch: Path):
+    """A module that can't run is refused before anything of it ran, with a reason and no log."""
+    with pytest.raises(ModuleError) as caught:
+        bench.run(prepare(case, scratch), scratch)
+    assert str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not any((bench.work / "log").iterdir())
+
+
+@parameters(WAT_CASES, "forever")
+@pytest.mark.parametrize("signal", [15, 9])
+def test_is_stopped(case: Case, signal: int, bench: Bench, scratch: Path):
+    """A guest without end is killed, and its log replays to that end with the same output."""
+
+    def kill(guest: Guest) -> None:
+        assert guest.wait(RUN_S) is None
+        guest.kill(signal)
+        start = time.monotonic()
+        assert guest.wait(30) is not None
+        assert time.monotonic() - start < 10, "interrupts take up to 100 ms, on an idle machine"
+
+    live = bench.run(prepare(case, scratch), scratch, kill)
+    assert (live.outcome.kind, live.outcome.code) == ("killed", 128 + signal)
+    for changes in ({}, {"poison": True}, {"count": True}):
+        again = bench.replay(case.module, **changes)
+        assert again.end == live.end, (changes, again.outcome.message)
+
+
+def test_every_guest_has_a_case():
+    """No Go guest is built in vain, and no case lacks its guest."""
+    commands = {path.parent.name for path in (GUESTS / "go").glob("*/main.go")}
+    assert commands == {case.module.stem for case in GO_CASES}

@@ -39,7 +39,8 @@ pub fn resume(config: ResumeConfig) -> Result<Session, SessionError> {
     timecraft_log::recover(&log.config.dir)?;
     let reader = LogReader::open(&log.config.dir)?;
     let last_time_ns = reader.segments().last().map_or(0, |segment| segment.last_time_ns);
-    let shadow = Shadow::new(shadow_config(&run.host, scratch_dir))?;
+    let started_unix_ns = crate::view::summarize(&log.config.dir)?.start_unix_ns;
+    let shadow = Shadow::new(shadow_config(&run.host, scratch_dir, started_unix_ns))?;
     let live = GoLive {
         host: run.host,
         log,
@@ -58,14 +59,14 @@ pub fn resume(config: ResumeConfig) -> Result<Session, SessionError> {
     })
 }
 
-fn shadow_config(host: &HostConfig, scratch: PathBuf) -> ShadowConfig {
+fn shadow_config(host: &HostConfig, scratch: PathBuf, started_unix_ns: u64) -> ShadowConfig {
     let mounts = host.mounts.iter();
     let mounts = mounts.map(|mount| ShadowMount {
         host: mount.host.clone(),
         guest: mount.guest.clone(),
         read_only: mount.read_only,
     });
-    ShadowConfig { mounts: mounts.collect(), scratch, scratch_bytes_max: SCRATCH_BYTES_MAX }
+    ShadowConfig { mounts: mounts.collect(), scratch, scratch_bytes_max: SCRATCH_BYTES_MAX, started_unix_ns }
 }
 
 /// What the live world is made of, when the log is over.

@@ -53,6 +53,8 @@ pub struct ShadowConfig {
     pub scratch: PathBuf,
     /// Limit on what of the guest's output is kept, bytes ([`SCRATCH_BYTES_MAX`]).
     pub scratch_bytes_max: u64,
+    /// When the process began, nanoseconds since the Unix epoch: a file born later had no content before it.
+    pub started_unix_ns: u64,
 }
 
 /// Why a log can't be followed.
@@ -580,15 +582,11 @@ impl Shadow {
     fn fd_pwrite(&mut self, record: &Record<'_>) -> Result<(), ShadowError> {
         let (mut at, count) = (record.arg(3)?, record.result_u32(4)?);
         let open = self.held(record, 0)?;
-        let (Target::Node(id), flags) = (open.target, open.flags) else { return Ok(()) };
+        let Target::Node(id) = open.target else { return Ok(()) };
         for piece in record.data(count)? {
-            if flags & fdflags::APPEND == 0 {
-                self.tree.node_mut(id).write(&mut self.scratch, at, piece)?;
-                at += piece.len() as u64;
-            } else {
-                // Linux appends whatever the offset (pwrite(2), BUGS), and so does the host.
-                self.append(id, piece)?;
-            }
+            // APPEND doesn't count: the host writes at the offset, as POSIX has it.
+            self.tree.node_mut(id).write(&mut self.scratch, at, piece)?;
+            at += piece.len() as u64;
         }
         self.drop_tail_offsets(id);
         Ok(())

@@ -52,7 +52,7 @@ impl World {
     fn with_limit(scratch_bytes_max: u64) -> Self {
         let (mount, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mounts = vec![ShadowMount { host: mount.path().into(), guest: "/data".into(), read_only: false }];
-        let config = ShadowConfig { mounts, scratch: scratch.path().into(), scratch_bytes_max };
+        let config = ShadowConfig { mounts, scratch: scratch.path().into(), scratch_bytes_max, started_unix_ns: u64::MAX };
         World { mount, scratch, shadow: Shadow::new(config).unwrap(), handles: BTreeMap::new() }
     }
 
@@ -403,6 +403,24 @@ fn a_file_that_the_guest_knew_to_be_absent_starts_empty() {
 }
 
 #[test]
+fn an_append_is_not_unclear_in_a_file_that_the_guest_made() {
+    for (taken_effect, started_unix_ns, clear) in [(true, 0, true), (false, 0, true), (true, u64::MAX, false)] {
+        let mut world = World::new();
+        world.shadow.config.started_unix_ns = started_unix_ns;
+        world.open(4, "log", oflags::CREAT, fdflags::APPEND);
+        world.write_in_flight(4, b"tick\n");
+        if taken_effect {
+            world.really_write(4, b"tick\n");
+        }
+        match world.finish() {
+            Ok(restored) if taken_effect => assert!(clear && restored.torn_appends[0].size == 0),
+            Ok(restored) => assert!(clear && restored.torn_appends.is_empty()),
+            Err(error) => assert!(!clear && matches!(error, Mismatch::UnclearAppend { .. }), "{error}"),
+        }
+    }
+}
+
+#[test]
 fn a_deleted_open_file_is_rebuilt_or_the_reason_is_given() {
     let mut world = World::new();
     world.open(4, "tmp", NEW, 0);
@@ -634,8 +652,6 @@ impl World {
                 self.open(fd, &name(file), *flags, if *append { fdflags::APPEND } else { 0 });
             }
             Step::Write { data, .. } => self.write(fd, data),
-            // The little host writes at the offset where Linux would append.
-            Step::Pwrite { .. } if self.handles[&fd].append => {}
             Step::Pwrite { data, offset, .. } => self.pwrite(fd, data, *offset),
             Step::Read { len, .. } => self.read(fd, *len),
             Step::Seek { to, whence: whence::SET, .. } => self.seek(fd, SeekFrom::Start(*to)),

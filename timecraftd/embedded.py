@@ -19,7 +19,7 @@ from timecraftd.engine.request import RunRequest, canonical_json, check_mounts, 
 from timecraftd.engine.runtime import Engine
 from timecraftd.engine.spec import LimitSpec, LogSpec, ModuleSpec, ReplaySpec, ResumeSpec, RunSpec
 from timecraftd.errors import (
-    LogDamagedError,
+    LogError,
     ModuleError,
     NotFoundError,
     ProcessStateError,
@@ -367,7 +367,7 @@ class Runtime:
         try:
             self.logs.recover(log_dir)
             info = self.logs.info(log_dir)
-        except LogDamagedError as error:
+        except LogError as error:  # it may have died before there was a log; that must not hide other processes
             return self._write_crash(process, f"its host died; {error}")
         if info.end is None:
             return self._write_crash(process, "its host died", info.last_seq)

@@ -305,6 +305,17 @@ def test_a_dead_host_is_seen(command, hello, runtime):
     assert runtime.process("web").state == "crashed"
 
 
+def test_a_host_that_died_before_its_log_began(command, hello, runtime, capsys):
+    """Such a process is listed as crashed, and hides no others."""
+    command("run", "-q", "--name", "web", hello)
+    process = runtime.process("web")
+    Path(runtime.registry.home.log_dir(process.id), "log.json").unlink()
+    runtime.registry.catalogue.update(process.id, state="running", exit_code=None, ended_ns=None)
+    assert command("ps", "-a") == 0
+    assert "Crashed" in capsys.readouterr().out
+    assert "has no segment" in runtime.process("web").message
+
+
 def test_resume_of_what_did_not_crash_is_refused(command, hello, capsys):
     """Only a process whose host died goes on."""
     command("run", "-q", "--name", "web", hello)

@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from timecraftd.engine.request import RunRequest, canonical_json, check_mounts, 
 from timecraftd.engine.runtime import Engine
 from timecraftd.engine.spec import LimitSpec, LogSpec, ModuleSpec, ReplaySpec, ResumeSpec, RunSpec
 from timecraftd.errors import (
-    LogDamagedError,
+    LogError,
     ModuleError,
     NotFoundError,
     ProcessStateError,
@@ -116,8 +117,9 @@ class Runtime:
             if known is not None:  # it was checked when it came
                 self.registry.objects.put(ObjectKind.MODULE, source)
                 return known
-        wasm = self.engine.assemble(source)
-        info = self.engine.inspect(wasm)
+        with naming_module(name):
+            wasm = self.engine.assemble(source)
+            info = self.engine.inspect(wasm)
         digest = self.registry.objects.put(ObjectKind.MODULE, wasm)
         record = ModuleRecord(digest, name, len(wasm), info.memory_min_bytes, self.now_ns())
         self.registry.catalogue.put_module(record)
@@ -160,7 +162,8 @@ class Runtime:
             lock.claim()
             self.registry.catalogue.insert(process)
         try:
-            guest = self.engine.run(self._run_spec(process, request, streams, trace_fd))
+            with naming_module(source_name):
+                guest = self.engine.run(self._run_spec(process, request, streams, trace_fd))
         except BaseException:
             self.registry.remove_process(process.id)
             lock.release()
@@ -364,7 +367,7 @@ class Runtime:
         try:
             self.logs.recover(log_dir)
             info = self.logs.info(log_dir)
-        except LogDamagedError as error:
+        except LogError as error:  # it may have died before there was a log; that must not hide other processes
             return self._write_crash(process, f"its host died; {error}")
         if info.end is None:
             return self._write_crash(process, "its host died", info.last_seq)
@@ -486,6 +489,15 @@ def read_kill_request(path: str) -> int:
     except OSError:
         return 0
     return int(text) if text.isdigit() and 0 < int(text) <= 64 else 0
+
+
+@contextmanager
+def naming_module(name: str) -> Iterator[None]:
+    """Puts a module's name before what the engine, which doesn't know it, says of it."""
+    try:
+        yield
+    except ModuleError as error:
+        raise ModuleError(f"{name}: {error.message}", error.next_step) from None
 
 
 def check_memory(module: ModuleRecord, name: str, limits: LimitSpec) -> None:

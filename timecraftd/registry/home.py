@@ -105,8 +105,9 @@ class Home:
         return int(text)
 
     def _create(self) -> None:
-        known = {"objects", "artifacts", "processes", "collect.lock", _CATALOGUE}
-        strangers = [name for name in os.listdir(self.path) if name.split("-")[0] not in known and name[0] != "."]
+        # Another process may be making it at this moment: its drafts and what it made first are no strangers.
+        known = (".", "VERSION", "objects", "artifacts", "processes", "collect.lock", _CATALOGUE)
+        strangers = [name for name in os.listdir(self.path) if not name.startswith(known)]
         if strangers:
             raise StateError(
                 f"state directory {self.path}: holds other things ({min(strangers)}, ...) and no VERSION",

@@ -1,0 +1,76 @@
+"""Configuration from defaults, file and environment."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from timecraftd.config import Config, load_config, to_table, to_toml
+from timecraftd.errors import ConfigError, TimecraftError
+
+
+def load(tmp_path, text="", **env):
+    """The configuration of a file and variables."""
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    return load_config({"HOME": str(tmp_path), "TIMECRAFT_CONFIG": str(path), **env})
+
+
+def test_environment_wins_over_file_over_default(tmp_path):
+    """In this order."""
+    text = 'home = "/a"\n[limits]\nmemory_bytes_max = "1GiB"\nopen_files_max = 10\n'
+    config = load(tmp_path, text, TIMECRAFT_HOME="/b", TIMECRAFT_LIMITS_OPEN_FILES_MAX="20")
+    assert (config.home, config.limits.memory_bytes_max, config.limits.open_files_max) == ("/b", 1 << 30, 20)
+    assert config.limits.stack_bytes_max == Config().limits.stack_bytes_max
+
+
+def test_home_follows_xdg(tmp_path):
+    """Only absolute ones, as the specification says."""
+    assert load_config({"HOME": "/h"}).home == "/h/.local/state/timecraft"
+    assert load_config({"HOME": "/h", "XDG_STATE_HOME": "/x"}).home == "/x/timecraft"
+    assert load_config({"HOME": "/h", "XDG_STATE_HOME": "x"}).home == "/h/.local/state/timecraft"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("x = 1", "unknown key 'x'"),
+        ("[limits]\nx = 1", "limits.x: no such key"),
+        ('[limits]\nmemory_bytes_max = "much"', "isn't a size"),
+        ("[limits]\nmemory_bytes_max = true", "isn't a number"),
+        ('[record]\ncompression = "zstd"', "isn't one of lz4, none"),
+        ('[record]\nring_bytes = "3MiB"', "isn't a power of two"),
+        ('[record]\nring_bytes = "1"', "isn't between"),
+        ("=", "Invalid"),
+    ],
+)
+def test_wrong_files(tmp_path, text, says):
+    """Told with file and key."""
+    with pytest.raises(ConfigError, match=says):
+        load(tmp_path, text)
+
+
+def test_a_file_that_was_named_must_exist(tmp_path):
+    """One that wasn't needn't."""
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config({"HOME": str(tmp_path), "TIMECRAFT_CONFIG": "/nowhere"})
+    assert load_config({"HOME": str(tmp_path)}).source == ""
+
+
+def test_what_is_printed_makes_the_same(tmp_path):
+    """`timecraft config` is a configuration file."""
+    config = load(tmp_path, '[limits]\ncpu_s_max = "1.5s"\nlog_bytes_per_s_max = "1MiB"')
+    assert tomllib.loads(to_toml(config))["limits"]["cpu_s_max"] == "1500ms"
+    assert to_table(load(tmp_path, to_toml(config))) == to_table(config)
+
+
+def test_every_error_has_its_own_code_and_sentence():
+    """docs/errors.md goes by them."""
+
+    def tree(kind):
+        return [kind, *(leaf for child in kind.__subclasses__() for leaf in tree(child))]
+
+    kinds = [kind for kind in tree(TimecraftError) if kind.__module__ == "timecraftd.errors"]
+    assert len({kind.code for kind in kinds}) == len(kinds)
+    assert all("code" in vars(kind) and kind.__doc__.endswith(".") for kind in kinds)

@@ -1,0 +1,297 @@
+"""The command for real: engine, recorder and registry together."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+
+def wait_for_start(process: subprocess.Popen[str]) -> str:
+    """The id of a run in the background, once the guest runs."""
+    assert process.stderr is not None
+    return process.stderr.readline().strip()
+
+
+def test_run_replay_logs(timecraft, guests):
+    """A guest's output comes again, from replay and from the record."""
+    run = timecraft("run", "--name", "hello", guests / "hello.wat")
+    assert (run.returncode, run.stdout) == (0, "hello, world\n")
+    replay = timecraft("replay", run.stderr.strip())
+    assert (replay.returncode, replay.stdout, replay.stderr) == (0, run.stdout, "")
+    assert timecraft("logs", "hello").stdout == run.stdout
+    assert "the same to the end" in timecraft("replay", "--verify", "hello").stdout
+
+
+def test_exit_codes(timecraft, guests):
+    """The guest's own, and it is replayed too."""
+    assert timecraft("run", "--name", "e", guests / "exit_code.wat").returncode == 42
+    assert timecraft("replay", "e").returncode == 42
+
+
+def test_trap(timecraft, guests):
+    """134 with the reason and frames, live and in replay."""
+    run = timecraft("run", "-q", "--name", "t", guests / "div_zero.wat")
+    assert run.returncode == 134
+    assert "div_zero.wat: trap: integer divide by zero\n    at inner" in run.stderr
+    assert timecraft("replay", "t").returncode == 134
+
+
+@pytest.mark.parametrize(
+    ("guest", "says"),
+    [
+        ("unknown_import.wat", "closest known: wasi_snapshot_preview1.fd_write"),
+        ("no_start.wat", "choose one with -f"),
+        ("shared_memory.wat", "needs threads"),
+    ],
+)
+def test_modules_that_can_not_run(timecraft, guests, guest, says):
+    """126, the module named first, no process left."""
+    run = timecraft("run", guests / guest)
+    assert run.returncode == 126
+    assert run.stderr.startswith(f"timecraft: {guest}: ")
+    assert says in run.stderr
+    assert json.loads(timecraft("ps", "-a", "-o", "json").stdout) == []
+
+
+def test_what_is_no_module(timecraft, tmp_path):
+    """Neither wasm nor text."""
+    for data in (b"\x7fELF", b"", b"\0asm", b"\0asm\x0d\0\x01\0"):
+        path = tmp_path / "x.wasm"
+        path.write_bytes(data)
+        run = timecraft("run", path)
+        assert run.returncode == 126, data
+        assert run.stderr.startswith("timecraft: x.wasm: ")
+
+
+def test_module_from_standard_input(timecraft, guests):
+    """`-` reads it."""
+    run = timecraft("run", "-q", "-", stdin=(guests / "hello.wat").read_bytes())
+    assert (run.returncode, run.stdout) == (0, "hello, world\n")
+
+
+def test_limits(timecraft, guests):
+    """137 with the reason, which is recorded."""
+    run = timecraft("run", "-q", "--name", "s", "--timeout", "200ms", guests / "spin.wat")
+    assert run.returncode == 137
+    assert "--timeout" in run.stderr
+    assert "Limit (137)" in timecraft("ps", "-a").stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
+)
+def test_signals_end_the_guest_and_keep_the_log(timecraft, guests, number, code):
+    """With a hint how to replay it."""
+    process = timecraft.start("run", guests / "spin.wat")
+    process_id = wait_for_start(process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert f"replay it with: timecraft replay {process_id[:13]}" in err
+    (row,) = json.loads(timecraft("ps", "-a", "-o", "json").stdout)
+    assert (row["state"], row["exit_code"]) == ("killed", code)
+
+
+def test_detached(timecraft, guests):
+    """Runs in the background, listed, stopped, waited for, removed."""
+    started = timecraft("run", "-d", "--name", "bg", guests / "sleep_forever.wat")
+    assert started.returncode == 0
+    assert started.stdout.strip() in timecraft("ps", "--no-trunc").stdout
+    assert "it runs" in timecraft("rm", "bg").stderr
+    assert "it still runs" in timecraft("replay", "bg").stderr
+    assert "it runs" in timecraft("export", "process", "bg", "-o", "x.tar").stderr
+    assert timecraft("prune", "--all", "--crashed").returncode == 0
+    assert timecraft("stop", "bg").stdout == "bg\n"
+    assert timecraft("wait", "bg").stdout == "143\n"
+    assert timecraft("kill", "bg").returncode == 125
+    assert timecraft("rm", "bg").returncode == 0
+    assert timecraft("ps", "-aq").stdout == ""
+
+
+def test_detached_kill_is_recorded(timecraft, guests):
+    """SIGKILL reaches the guest, not its host: the log has an end."""
+    timecraft("run", "-d", "--name", "bg", guests / "spin.wat")
+    assert timecraft("kill", "bg").returncode == 0
+    assert timecraft("wait", "bg").stdout == "137\n"
+    assert "killed" in timecraft("describe", "log", "bg").stdout
+    timecraft("run", "-d", "--name", "bg", guests / "spin.wat")
+    assert timecraft("rm", "-f", "bg").returncode == 0
+
+
+def test_detached_errors_are_told(timecraft, guests):
+    """As if it hadn't been detached."""
+    run = timecraft("run", "-d", guests / "unknown_import.wat")
+    assert run.returncode == 126
+    assert "closest known" in run.stderr
+
+
+def test_a_killed_host(timecraft, guests):
+    """Nothing that was recorded is lost; the process is seen as crashed."""
+    process = timecraft.start("run", "--name", "c", guests / "spin_output.wat")
+    wait_for_start(process)
+    assert process.stdout is not None
+    process.stdout.read(600)
+    process.kill()
+    process.communicate(timeout=20)
+    assert "Crashed" in timecraft("ps", "-a").stdout
+    # The last call may have had its effect without its record.
+    assert len(timecraft("logs", "c").stdout) >= 600 - len("again\n")
+    replay = timecraft("replay", "c")
+    assert replay.returncode == 125
+    assert "go on with `timecraft resume" in replay.stderr
+    assert timecraft("replay", "--verify", "c").returncode == 0
+
+
+def test_two_hosts_can_not_have_one_process(timecraft, guests):
+    """The second is told who has it."""
+    process = timecraft.start("run", "--name", "one", guests / "spin.wat")
+    wait_for_start(process)
+    resumed = timecraft("resume", "one")
+    assert resumed.returncode == 125
+    assert f"in use by process {process.pid} of the host" in resumed.stderr
+    process.terminate()
+    process.communicate(timeout=20)
+
+
+def test_restarts(timecraft, guests):
+    """Each is a process of its own that knows what it replaced."""
+    env = {"TIMECRAFT_RESTART_BACKOFF_S_MIN": "1ms"}
+    run = timecraft("run", "--restart", "on-failure:2", "--name", "r", guests / "exit_code.wat", **env)
+    assert run.returncode == 42
+    rows = json.loads(timecraft("ps", "-a", "-o", "json").stdout)
+    assert [row["restart_of"] for row in rows] == [rows[1]["id"], rows[2]["id"], None]
+    assert run.stderr.split() == [row["id"] for row in reversed(rows)]
+
+
+def test_trace(timecraft, guests):
+    """The same calls live, in replay and from the record."""
+    live = timecraft("run", "-q", "-T", "--name", "t", guests / "hello.wat").stderr
+    assert 'fd_write(1, [{"hello, world\\n", 13}], [13]) = 0' in live
+    assert timecraft("replay", "--trace", "t").stderr == live
+    assert "fd_write(1" in timecraft("trace", "syscall", "t").stdout
+    lines = timecraft("trace", "syscall", "t", "-o", "json", "--call", "fd_write").stdout.splitlines()
+    assert [json.loads(line)["call"] for line in lines] == ["fd_write"]
+    lines = timecraft("export", "log", "t").stdout.splitlines()
+    assert "fd_write" in [json.loads(line)["call"] for line in lines]
+
+
+def test_an_exported_process_replays_elsewhere(timecraft, guests, tmp_path):
+    """One file, another state directory."""
+    timecraft("run", "-q", "--name", "x", guests / "hello.wat")
+    assert timecraft("export", "process", "x", "-o", tmp_path / "x.tar.gz").returncode == 0
+    other = {"TIMECRAFT_HOME": str(tmp_path / "other")}
+    assert timecraft("import", tmp_path / "x.tar.gz", **other).returncode == 0
+    assert timecraft("replay", "x", **other).stdout == "hello, world\n"
+
+
+def test_mounts(timecraft, tmp_path, guests):
+    """What is mounted read-only stays as it is, whatever a guest tries; without mounts there is nothing."""
+    (tmp_path / "data").mkdir()
+    assert timecraft("run", "-q", "--dir", f"{tmp_path}/data:/data:ro", guests / "hello.wat").returncode == 0
+    assert os.listdir(tmp_path / "data") == []
+
+
+def test_output_on_a_terminal_is_filtered(timecraft, guests):
+    """Replay and logs don't let a guest drive the terminal, unless they are told to."""
+    timecraft("run", "-q", "--name", "esc", guests / "terminal_escapes.wat")
+    assert "\x1b" in timecraft("replay", "esc").stdout
+    for verb in ("replay", "logs"):
+        assert b"\x1b" not in on_terminal(timecraft, verb, "esc")
+        assert b"\x1b" in on_terminal(timecraft, verb, "--raw", "esc")
+
+
+def on_terminal(timecraft, *args: object) -> bytes:
+    """What a command writes to a terminal."""
+    main, secondary = pty.openpty()
+    process = subprocess.Popen(
+        timecraft.argv(*args), stdin=secondary, stdout=secondary, stderr=secondary, env=timecraft.env
+    )
+    os.close(secondary)
+    output = b""
+    while True:
+        try:
+            chunk = os.read(main, 4096)
+        except OSError:  # the other side is closed
+            chunk = b""
+        if not chunk:
+            break
+        output += chunk
+    process.wait(timeout=20)
+    os.close(main)
+    return output
+
+
+def test_a_reader_that_leaves_is_no_error(timecraft, guests):
+    """Like `| head`."""
+    timecraft("run", "-q", "--name", "x", guests / "hello.wat")
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        timecraft.argv("trace", "syscall", "x"), stdout=write, stderr=subprocess.PIPE, env=timecraft.env, check=False
+    )
+    os.close(write)
+    assert done.stderr == b""
+
+
+def test_follow(timecraft, guests):
+    """`logs -f` ends with the process."""
+    timecraft("run", "-d", "--name", "f", guests / "spin_output.wat")
+    with timecraft.start("logs", "-f", "f") as follow:
+        assert follow.stdout.read(12) == "again\nagain\n"
+        timecraft("kill", "f")
+        while follow.stdout.read(1 << 20):
+            pass
+        assert follow.wait(timeout=60) == 0
+
+
+def test_doctor(timecraft):
+    """Records and replays a guest of its own."""
+    done = timecraft("doctor", "-o", "json")
+    findings = {finding["check"]: finding["level"] for finding in json.loads(done.stdout)}
+    assert findings["self test"] == "ok"
+    assert done.returncode == 0
+
+
+def test_state_of_a_newer_version(timecraft, guests):
+    """Nothing is touched."""
+    timecraft("run", "-q", guests / "hello.wat")
+    Path(timecraft.home, "VERSION").write_text("9\n")
+    done = timecraft("ps")
+    assert done.returncode == 125
+    assert "has version 9, this Timecraft knows 1; use the newer Timecraft" in done.stderr
+
+
+def test_many_at_once(timecraft, guests):
+    """Several hosts share a state directory."""
+    processes = [timecraft.start("run", "-q", guests / "hello.wat") for _ in range(6)]
+    assert [process.communicate(timeout=60)[0] for process in processes] == ["hello, world\n"] * 6
+    assert len(json.loads(timecraft("ps", "-a", "-o", "json").stdout)) == 6
+
+
+def test_starts_without_what_it_does_not_need(timecraft):
+    """The path to a run stays short: none of these are imported."""
+    code = (
+        "import sys, timecraftd.cli.run, timecraftd.cli.supervise, timecraftd.embedded;"
+        "print([name for name in ('asyncio', 'importlib.metadata', 'tarfile', 'shutil', 'tempfile', 'yaml', 'pathlib',"
+        " 'tomllib', 'subprocess', 'logging', 'timecraftd._native') if name in sys.modules])"
+    )
+    done = subprocess.run([timecraft.argv()[0], "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_timecraftd_says_what_it_can(timecraft):
+    """The daemon comes later, and doesn't pretend."""
+    argv = [timecraft.argv()[0], "-m", "timecraftd"]
+    begun = time.monotonic()
+    done = subprocess.run([*argv, "--config", "x"], capture_output=True, text=True, env=timecraft.env, check=False)
+    assert done.returncode == 125
+    assert "the node daemon comes in a later version" in done.stderr
+    assert "memory_bytes_max" in subprocess.check_output([*argv, "config"], text=True, env=timecraft.env)
+    assert time.monotonic() - begun < 60

@@ -1,6 +1,7 @@
 """What holds for all tests: skips are loud, the user's own state is out of reach."""
 
 import os
+from random import randrange
 
 import pytest
 
@@ -13,6 +14,18 @@ for name in [name for name in os.environ if name.startswith("TIMECRAFT_")]:
 def state_directory(tmp_path_factory):
     """A test that forgets to choose a state directory gets a temporary one, not the user's."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("xdg-state"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fault-seed", default=str(randrange(1 << 32)), help="seed of the points where tests kill hosts")
+
+
+def pytest_collection_modifyitems(config, items):
+    """`-m soak` runs what takes minutes; without -m it is left out."""
+    if not config.option.markexpr:
+        soak = [item for item in items if item.get_closest_marker("soak")]
+        items[:] = [item for item in items if item not in soak]
+        config.hook.pytest_deselected(items=soak)
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,0 +1,29 @@
+"""Fixtures of the fault tests."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.e2e.cli import Cli
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """What a guest may be given a part of."""
+    (tmp_path / "scratch").mkdir()
+    return tmp_path / "scratch"
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """The command line, with a state directory of its own."""
+    return Cli(tmp_path / "home")
+
+
+@pytest.fixture
+def random(request: pytest.FixtureRequest) -> Random:
+    """Chance, from `--fault-seed`; a failing test prints its seed."""
+    seed = request.config.getoption("--fault-seed")
+    print(f"--fault-seed {seed}")
+    return Random(f"{seed} {request.node.name}")

@@ -62,10 +62,10 @@ class Outcome:
         """Exit code as a shell would see it: the guest's own, 128 + n if killed, 134 for a trap, 137 for a limit."""
     @property
     def message(self) -> str:
-        """One line for people; for a divergence several, with both sides. Empty for `exit`."""
+        """For people: a line; for a trap its backtrace too, for a divergence both sides. Empty for `exit`."""
     @property
     def backtrace(self) -> list[str]:
-        """Guest frames, innermost first, demangled, such as `main.main (module.wasm+0x1f2c)`."""
+        """Guest frames, innermost first, demangled, with the offset in the module: `main.main (+0x1f2c)`."""
     @property
     def last_seq(self) -> int | None:
         """Sequence number of the last record written or replayed; None if there was none."""

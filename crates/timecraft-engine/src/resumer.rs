@@ -228,8 +228,12 @@ mod tests {
     }
 
     fn resumer(records: Vec<OwnedRecord>, go_live: GoLive<Answering>) -> Resumer<MemorySource, Answering> {
-        let config =
-            ShadowConfig { mounts: vec![], scratch: std::env::temp_dir(), scratch_bytes_max: SCRATCH_BYTES_MAX, started_unix_ns: u64::MAX };
+        let config = ShadowConfig {
+            mounts: vec![],
+            scratch: std::env::temp_dir(),
+            scratch_bytes_max: SCRATCH_BYTES_MAX,
+            started_unix_ns: u64::MAX,
+        };
         Resumer::new(MemorySource::new(records), Options::default(), Shadow::new(config).unwrap(), go_live)
     }
 
@@ -326,7 +330,13 @@ mod tests {
     fn resumed(dir: &Path, records: Vec<OwnedRecord>) -> Resumer<MemorySource, Recorded> {
         let mounts = vec![ShadowMount { host: dir.into(), guest: "/data".into(), read_only: false }];
         let scratch = std::env::temp_dir();
-        let shadow = Shadow::new(ShadowConfig { mounts, scratch, scratch_bytes_max: SCRATCH_BYTES_MAX, started_unix_ns: u64::MAX }).unwrap();
+        let shadow = Shadow::new(ShadowConfig {
+            mounts,
+            scratch,
+            scratch_bytes_max: SCRATCH_BYTES_MAX,
+            started_unix_ns: u64::MAX,
+        })
+        .unwrap();
         let root = dir.to_owned();
         let go_live = move |shadow: Shadow| {
             let restored = shadow.finish().map_err(|mismatch| mismatch.to_string())?;

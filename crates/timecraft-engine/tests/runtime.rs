@@ -144,6 +144,18 @@ fn a_spinning_guest_is_interrupted_within_100_ms() {
 }
 
 #[test]
+fn a_signal_from_outside_is_no_interrupt() {
+    let bench = Bench::new();
+    let guest = bench.start(bench.config(SPINNING[0]).unwrap()).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    let sent = std::process::Command::new("kill").args(["-USR1", &std::process::id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    assert!(guest.wait(Duration::from_millis(50)).is_none(), "it runs on");
+    guest.kill(Kill::Signal(15));
+    assert!(guest.wait(Duration::from_secs(10)).is_some());
+}
+
+#[test]
 fn time_limits_end_a_guest() {
     for (cpu_ns, wall_ns, flag) in [(Some(50_000_000), None, "--cpu"), (None, Some(50_000_000), "--timeout")] {
         let bench = Bench::new();

@@ -15,7 +15,7 @@ use wasmer_vm::interrupt_registry;
 use super::artifact::{ArtifactCache, ArtifactSource};
 use super::engine::{Compiler, GuestMemory};
 use super::gate::{self, Counters, Gate, Halted};
-use super::interrupt::{Watchdog, only_within};
+use super::interrupt::{Watchdog, ignore_foreign_signals, only_within};
 use super::module::{self, ModuleError, ModuleInfo};
 use super::trap;
 use crate::{End, Halt, Kill, KillSwitch, System};
@@ -288,6 +288,7 @@ fn run<S: System + 'static>(
     let Prepared { config, module, engine, memory, calls, source, load } = prepared;
     let mut gate = Box::new(Gate::new(system, memory.clone(), Arc::clone(kill), Arc::clone(&counters)));
     let mut store = Store::new(engine);
+    ignore_foreign_signals();
     store.set_trap_handler(Some(only_within(code_range(&module))));
     let imports = gate::imports(&mut store, &raw mut *gate, &calls);
 

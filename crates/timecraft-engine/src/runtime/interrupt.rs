@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,6 +29,42 @@ pub(super) fn only_within(
     code: Range<usize>,
 ) -> Box<dyn Fn(i32, *const libc::siginfo_t, *const libc::c_void) -> bool + Send + Sync> {
     Box::new(move |signal, _info, context| signal == libc::SIGUSR1 && !code.contains(&program_counter(context)))
+}
+
+/// The handler that wasmer has for its interrupts, once it is wrapped.
+static INTERRUPT: OnceLock<libc::sigaction> = OnceLock::new();
+
+/// Sees to it that SIGUSR1 from outside the process is ignored: wasmer's handler aborts the process when nobody in it
+/// asked for an interrupt. To be called before the first guest runs; once is enough.
+#[allow(unsafe_code)]
+pub(super) fn ignore_foreign_signals() {
+    INTERRUPT.get_or_init(|| {
+        wasmer_vm::init_traps();
+        // SAFETY: plain system calls on structures that live through them. The new handler has the signature that
+        // SA_SIGINFO asks for, and the flags of the old one, among them the alternate stack.
+        unsafe {
+            let mut before: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(libc::SIGUSR1, std::ptr::null(), &raw mut before);
+            let mut ours = before;
+            ours.sa_sigaction = on_interrupt as *const () as usize;
+            libc::sigaction(libc::SIGUSR1, &raw const ours, std::ptr::null_mut());
+            before
+        }
+    });
+}
+
+#[allow(unsafe_code)]
+extern "C" fn on_interrupt(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel hands a valid siginfo_t to a handler with SA_SIGINFO.
+    let ours = unsafe { (*info).si_code == libc::SI_TKILL && (*info).si_pid() == libc::getpid() };
+    if let (true, Some(handler)) = (ours, INTERRUPT.get()) {
+        // SAFETY: it was installed as a handler with SA_SIGINFO, and gets what the kernel gave us.
+        unsafe {
+            let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) =
+                std::mem::transmute(handler.sa_sigaction);
+            handler(signal, info, context);
+        }
+    }
 }
 
 #[allow(unsafe_code)]

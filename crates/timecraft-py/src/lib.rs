@@ -1,4 +1,4 @@
-//! PyO3 bindings: `timecraftd._native`. Only registration; a file for each class, `error.rs` for all errors.
+//! Python bindings: `timecraftd._native`. Only registration; a file for each class, `error.rs` for all errors.
 //! The face is documented in `timecraftd/_native.pyi`.
 
 #![deny(unsafe_code)]

@@ -39,6 +39,7 @@ impl RecoveryReport {
 }
 
 #[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // Python's arguments arrive as values
 pub(crate) fn recover_log(py: Python<'_>, log_dir: PathBuf) -> PyResult<RecoveryReport> {
     let report = py.detach(|| timecraft_log::recover(&log_dir));
     report.map(RecoveryReport).map_err(|error| error::log(&error))
@@ -113,6 +114,7 @@ impl LogInfo {
 }
 
 #[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // as above
 pub(crate) fn log_info(py: Python<'_>, log_dir: PathBuf) -> PyResult<LogInfo> {
     py.detach(|| view::summarize(&log_dir)).map(LogInfo).map_err(|error| error::log(&error))
 }
@@ -131,6 +133,10 @@ impl LogReader {
     }
 }
 
+/// As in `view::Piece`, with bytes that become Python's.
+type Piece = (u64, u8, Cow<'static, [u8]>);
+
+#[allow(clippy::needless_pass_by_value)] // as above
 #[pymethods]
 impl LogReader {
     #[new]
@@ -173,7 +179,7 @@ impl LogReader {
         self.with(py, |view| view.trace(records_max, &options))
     }
 
-    fn output(&self, py: Python<'_>, bytes_max: usize) -> PyResult<Vec<(u64, u8, Cow<'static, [u8]>)>> {
+    fn output(&self, py: Python<'_>, bytes_max: usize) -> PyResult<Vec<Piece>> {
         let pieces = self.with(py, |view| view.output(bytes_max))?;
         Ok(pieces.into_iter().map(|(time_ns, stream, bytes)| (time_ns, stream, Cow::Owned(bytes))).collect())
     }

@@ -50,15 +50,16 @@ pub(crate) fn inspect_module(py: Python<'_>, wasm: &[u8]) -> PyResult<ModuleInfo
 }
 
 #[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // Python's arguments arrive as values
 pub(crate) fn compile_module(
     py: Python<'_>,
     wasm_path: PathBuf,
-    digest: String,
+    digest: &str,
     artifact_dir: PathBuf,
     artifact_bytes_max: u64,
 ) -> PyResult<&'static str> {
     let cache = ArtifactCache::new(artifact_dir, artifact_bytes_max);
-    let source = py.detach(|| runtime::compile(&cache, &wasm_path, &digest));
+    let source = py.detach(|| runtime::compile(&cache, &wasm_path, digest));
     source.map(source_name).map_err(|error| error::module(&error))
 }
 

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use wasmer::{Engine, Module};
 
 use super::engine::Compiler;
+use super::guest::hex;
 use super::module::ModuleError;
 
 const MAGIC: &[u8; 8] = b"TCMC\x01\0\0\0";
@@ -77,7 +78,7 @@ impl ArtifactCache {
     fn path(&self, compiler: Compiler, digest: &str) -> PathBuf {
         let mut hash = Sha256::new();
         hash.update(compiler.key());
-        let key: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let key = hex(&hash.finalize()[..8]);
         self.dir.join(format!("{digest}-{key}.artifact"))
     }
 

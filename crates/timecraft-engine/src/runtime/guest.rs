@@ -159,7 +159,7 @@ fn exported_functions(info: &ModuleInfo) -> String {
 fn describe(module: &Module) -> ModuleInfo {
     let text = |ty: &ExternType| match ty {
         ExternType::Function(ty) => {
-            let list = |types: &[wasmer::Type]| types.iter().map(value_type).collect::<Vec<_>>().join(", ");
+            let list = |types: &[wasmer::Type]| types.iter().copied().map(value_type).collect::<Vec<_>>().join(", ");
             match ty.results() {
                 [] => format!("func ({})", list(ty.params())),
                 results => format!("func ({}) -> {}", list(ty.params()), list(results)),
@@ -183,7 +183,7 @@ fn describe(module: &Module) -> ModuleInfo {
     }
 }
 
-fn value_type(ty: &wasmer::Type) -> &'static str {
+fn value_type(ty: wasmer::Type) -> &'static str {
     match ty {
         wasmer::Type::I32 => "i32",
         wasmer::Type::I64 => "i64",
@@ -230,12 +230,12 @@ impl Guest {
         let counters = Arc::new(Counters::default());
         let slot = Arc::new(Slot::default());
         let (its_kill, its_counters, its_slot) = (Arc::clone(&kill), Arc::clone(&counters), Arc::clone(&slot));
-        let (begin, begun) = sync_channel(1);
+        let (begin, signal) = sync_channel(1);
         let thread = std::thread::Builder::new().name("timecraft-guest".into()).spawn(move || {
-            if begun.recv().is_err() {
+            if signal.recv().is_err() {
                 return;
             }
-            let (mut finished, system) = run(prepared, system, &its_kill, its_counters);
+            let (mut finished, system) = run(prepared, system, &its_kill, &its_counters);
             done(system, &mut finished);
             *its_slot.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some(finished);
             its_slot.changed.notify_all();
@@ -283,10 +283,10 @@ fn run<S: System + 'static>(
     prepared: Prepared,
     system: S,
     kill: &Arc<KillSwitch>,
-    counters: Arc<Counters>,
+    counters: &Arc<Counters>,
 ) -> (Finished, S) {
     let Prepared { config, module, engine, memory, calls, source, load } = prepared;
-    let mut gate = Box::new(Gate::new(system, memory.clone(), Arc::clone(kill), Arc::clone(&counters)));
+    let mut gate = Box::new(Gate::new(system, memory.clone(), Arc::clone(kill), Arc::clone(counters)));
     let mut store = Store::new(engine);
     ignore_foreign_signals();
     store.set_trap_handler(Some(only_within(code_range(&module))));
@@ -342,7 +342,7 @@ fn elapsed_ns(since: Instant) -> u64 {
     since.elapsed().as_nanos() as u64
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

@@ -105,9 +105,8 @@ impl Session {
     /// Counters so far, units in the names.
     pub fn stats(&self) -> Vec<(&'static str, u64)> {
         let calls = self.guest.counters().calls.load(Ordering::Relaxed);
-        let log = lock(&self.shared.log)
-            .as_ref()
-            .map_or_else(|| lock(&self.shared.written).stats.clone(), LogWriterHandle::stats);
+        let log =
+            lock(&self.shared.log).as_ref().map_or_else(|| lock(&self.shared.written).stats, LogWriterHandle::stats);
         let mut stats = vec![("calls", calls), ("memory_bytes", self.memory_bytes())];
         stats.extend(outcome::log_stats(&log));
         stats

@@ -7,8 +7,11 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
 use std::time::SystemTime;
 
+use bytes::Bytes;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use sha2::{Digest, Sha256};
 use wasmer::{Engine, Module};
 
@@ -56,9 +59,9 @@ impl ArtifactCache {
     ) -> Result<(Module, ArtifactSource), ModuleError> {
         let path = self.path(compiler, digest);
         let mut source = ArtifactSource::Compiled;
-        match fs::read(&path) {
+        match Mapped::open(&path) {
             Ok(bytes) => {
-                if let Some(module) = deserialize(engine, &bytes) {
+                if let Some(module) = deserialize(engine, bytes) {
                     // The time of last use is what eviction goes by.
                     let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
                     return Ok((module, ArtifactSource::Cached));
@@ -122,14 +125,62 @@ impl ArtifactCache {
 }
 
 #[allow(unsafe_code)]
-fn deserialize(engine: &Engine, bytes: &[u8]) -> Option<Module> {
+fn deserialize(engine: &Engine, file: Mapped) -> Option<Module> {
+    let bytes = Bytes::from_owner(file);
     let header = bytes.get(..HEADER_BYTES)?;
-    let body = &bytes[HEADER_BYTES..];
+    let body = bytes.slice(HEADER_BYTES..);
     let sum = u32::from_le_bytes(header[8..12].try_into().ok()?);
-    if &header[..8] != MAGIC || crc32c::crc32c(body) != sum {
+    if &header[..8] != MAGIC || crc32c::crc32c(&body) != sum {
         return None;
     }
     // SAFETY: the body is what this engine's `serialize` returned: the name holds the digest of module, engine and
     // flags, the checksum was right, and the directory is writable by its owner alone.
     unsafe { Module::deserialize_unchecked(engine, body) }.ok()
 }
+
+/// A file in memory without a copy of it: reading ten megabytes into fresh memory is most of the time that a warm start
+/// would take.
+struct Mapped {
+    at: NonNull<u8>,
+    len: usize,
+}
+
+impl Mapped {
+    #[allow(unsafe_code)]
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        if len < HEADER_BYTES {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        // SAFETY: a new private mapping. Artifacts are replaced by renaming and never written in place, so that what is
+        // mapped stays.
+        let at = unsafe {
+            mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::POPULATE, &file, 0)?
+        };
+        NonNull::new(at.cast()).map(|at| Mapped { at, len }).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+impl AsRef<[u8]> for Mapped {
+    #[allow(unsafe_code)]
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the mapping is `len` bytes long and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Mapped {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nothing borrows from it any more. Failing to unmap leaks address space only.
+        let _ = unsafe { munmap(self.at.as_ptr().cast(), self.len) };
+    }
+}
+
+#[allow(unsafe_code)]
+// SAFETY: the mapping is read-only and belongs to no thread.
+unsafe impl Send for Mapped {}
+#[allow(unsafe_code)]
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -210,7 +209,6 @@ pub struct Guest {
     kill: Arc<KillSwitch>,
     counters: Arc<Counters>,
     slot: Arc<Slot>,
-    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Guest {
@@ -231,16 +229,18 @@ impl Guest {
         let slot = Arc::new(Slot::default());
         let (its_kill, its_counters, its_slot) = (Arc::clone(&kill), Arc::clone(&counters), Arc::clone(&slot));
         let (begin, signal) = sync_channel(1);
-        let thread = std::thread::Builder::new().name("timecraft-guest".into()).spawn(move || {
+        std::thread::Builder::new().name("timecraft-guest".into()).spawn(move || {
             if signal.recv().is_err() {
                 return;
             }
-            let (mut finished, system) = run(prepared, system, &its_kill, &its_counters);
+            let (mut finished, system, store) = run(prepared, system, &its_kill, &its_counters);
             done(system, &mut finished);
             *its_slot.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some(finished);
             its_slot.changed.notify_all();
+            // Giving back gigabytes of address space takes milliseconds, for which nobody waits.
+            drop(store);
         })?;
-        Ok(Guest { begin: Mutex::new(Some(begin)), kill, counters, slot, thread: Mutex::new(Some(thread)) })
+        Ok(Guest { begin: Mutex::new(Some(begin)), kill, counters, slot })
     }
 
     /// Lets the guest run. Once is enough.
@@ -259,14 +259,7 @@ impl Guest {
             .changed
             .wait_timeout_while(guard, timeout, |finished| finished.is_none())
             .unwrap_or_else(PoisonError::into_inner);
-        let finished = guard.clone();
-        drop(guard);
-        if finished.is_some()
-            && let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
-        {
-            let _ = thread.join();
-        }
-        finished
+        guard.clone()
     }
 
     /// Ends the guest within 100 ms; the first reason stands.
@@ -284,7 +277,7 @@ fn run<S: System + 'static>(
     system: S,
     kill: &Arc<KillSwitch>,
     counters: &Arc<Counters>,
-) -> (Finished, S) {
+) -> (Finished, S, Store) {
     let Prepared { config, module, engine, memory, calls, source, load } = prepared;
     let mut gate = Box::new(Gate::new(system, memory.clone(), Arc::clone(kill), Arc::clone(counters)));
     let mut store = Store::new(engine);
@@ -333,9 +326,8 @@ fn run<S: System + 'static>(
         memory_digest: if config.memory_digest { hex(&Sha256::digest(&*bytes)) } else { String::new() },
         operators,
     };
-    // The store's functions point to the gate: it goes first.
-    drop(store);
-    (finished, gate.system)
+    // The store's functions still point to the gate, but nobody can call them any more.
+    (finished, gate.system, store)
 }
 
 fn elapsed_ns(since: Instant) -> u64 {

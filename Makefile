@@ -82,7 +82,7 @@ fuzz-smoke: ## the same for a few seconds
 	$(FUZZ) --seconds 5
 
 .PHONY: bench
-bench: tools guests ## measure the release build beside wasmtime and wazero, ARGS='--quick'; results go to benchmarks/results
+bench: tools guests ## measure the release build beside wasmtime and wazero; ARGS='--quick --only NAME'
 	@# Measured beside a copy of the package (benchmarks/build): the extension in timecraftd/ stays that of development.
 	PYO3_BUILD_EXTENSION_MODULE=1 cargo build --release --locked --quiet -p timecraft-py
 	@$(BIN)/python benchmarks/run.py $(ARGS)

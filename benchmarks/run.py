@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures Timecraft beside wasmtime, wazero and native Go, and holds the medians against targets.toml.
 
-`make bench` builds what this needs and runs it. Results go to benchmarks/results, one JSON file a run. docs/benchmarks.md
-says what is measured, and how to read it.
+`make bench` builds what this needs and runs it. Results go to benchmarks/results, one JSON file a run.
+docs/benchmarks.md says what is measured, and how to read it.
 """
 
 from __future__ import annotations

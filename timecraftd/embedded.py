@@ -19,13 +19,16 @@ from timecraftd.engine.request import RunRequest, canonical_json, check_mounts, 
 from timecraftd.engine.runtime import Engine
 from timecraftd.engine.spec import LimitSpec, LogSpec, ModuleSpec, ReplaySpec, ResumeSpec, RunSpec
 from timecraftd.errors import (
+    LogDamagedError,
     LogError,
     ModuleError,
     NotFoundError,
     ProcessStateError,
+    ReplayDivergedError,
     ReplayRefusedError,
     StateBusyError,
     StateError,
+    TimecraftError,
 )
 from timecraftd.model import (
     STATE_OF_END,
@@ -48,6 +51,13 @@ if TYPE_CHECKING:
     from timecraftd.recorder.logs import LogInfo
 
 MODULE_BYTES_MAX = 1 << 30
+RESUME_ERRORS: dict[str, type[TimecraftError]] = {
+    "log_failed": ReplayRefusedError,
+    "diverged": ReplayDivergedError,
+    "log_damaged": LogDamagedError,
+    "log_ended": LogDamagedError,
+}
+"""Why a resumed process didn't get beyond its replay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +79,19 @@ class Running:
         self._lock = lock
 
     def wait(self) -> Outcome:
-        """Waits for the end and writes it down."""
+        """Waits for the end and writes it down.
+
+        Raises ReplayRefusedError, ReplayDivergedError, LogDamagedError if a resumed process didn't get to go on.
+        """
         outcome = self.guest.wait()
         assert outcome is not None, "waiting without a timeout lasts until the end"
         try:
             self.process = self._runtime.write_end(self.process, outcome)
         finally:
             self._lock.release()
+        error = RESUME_ERRORS.get(outcome.kind) if never_went_on(self.process, outcome) else None
+        if error is not None:
+            raise error(f"process {self.process.id}: can't be resumed: {outcome.message}")
         return outcome
 
 
@@ -202,7 +218,13 @@ class Runtime:
     def write_end(self, process: ProcessRecord, outcome: Outcome) -> ProcessRecord:
         """Writes down how a live process ended; the caller holds its lock."""
         state = STATE_OF_END.get(outcome.kind, ProcessState.CRASHED)
-        changes: dict[str, Any] = {
+        changes: dict[str, Any]
+        if never_went_on(process, outcome):
+            changes = {"state": ProcessState.CRASHED, "message": f"resume failed: {outcome.message}"[:4096]}
+            changes["ended_ns"] = self.now_ns()
+            self.registry.catalogue.update(process.id, **changes)
+            return replace(process, **changes)
+        changes = {
             "state": state,
             "exit_code": None if state is ProcessState.CRASHED else outcome.code,
             "message": outcome.message[:4096],
@@ -452,6 +474,14 @@ class Runtime:
             on_full="continue" if request.on_full == "continue" else "stop",
             log_bytes_max=request.log_bytes_max,
         )
+
+
+def never_went_on(process: ProcessRecord, outcome: Outcome) -> bool:
+    """Whether a process was resumed, but ended in its replay: nothing was recorded, and it can be resumed as before.
+
+    An exit in the replay is the end: the host died between it and its record.
+    """
+    return process.epoch > 0 and outcome.last_seq is None and outcome.kind != "exit"
 
 
 def decode_object(kind: ObjectKind, digest: Digest, registry: Registry) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -69,6 +68,8 @@ class Cli:
         self.home = home
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("TIMECRAFT_")}
         self.environment["TIMECRAFT_HOME"] = str(home)
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._detached: list[str] = []
         if shared_artifacts:
             home.mkdir()
             (home / "artifacts").symlink_to(artifacts_folder())
@@ -88,7 +89,20 @@ class Cli:
     def start(self, *args: str | Path, **options: Any) -> subprocess.Popen[bytes]:
         """Starts a command; unless said otherwise, with pipes for its streams, and no standard input."""
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([COMMAND, *args], env=self.environment, **streams | options)
+        self._started.append(subprocess.Popen([COMMAND, *args], env=self.environment, **streams | options))
+        return self._started[-1]
+
+    def detach(self, *args: str | Path) -> str:
+        """`timecraft run --detach`: the process id."""
+        self._detached.append(self("run", "--detach", *args).out.strip())
+        return self._detached[-1]
+
+    def close(self) -> None:
+        """Ends what a test left running."""
+        for process in self._started:
+            kill9(process)
+        if running := set(self("ps", "-q", "--no-trunc").out.split()) & set(self._detached):
+            self("rm", "-f", *running)
 
     def run(self, *args: str | Path, code: int | None = 0, stdin: bytes = b"") -> tuple[str, Done]:
         """`timecraft run`: the process id, and the end with the id cut from its standard error."""
@@ -123,7 +137,7 @@ class Cli:
 
 def kill9(process: subprocess.Popen[bytes]) -> None:
     """Kills a host as the kernel would when memory is short."""
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait(TIMEOUT_S)
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:

@@ -1,6 +1,7 @@
 """Fixtures that the end-to-end tests share with those of faults."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.e2e.guests import Bench
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path) -> Iterator[Bench]:
     """Runs and replays guests in this process."""
     (tmp_path / "bench").mkdir()
     yield Bench(tmp_path / "bench", artifacts_folder())
@@ -25,6 +26,8 @@ def scratch(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
+def cli(tmp_path: Path) -> Iterator[Cli]:
     """The command line, with a state directory of its own."""
-    return Cli(tmp_path / "home")
+    cli = Cli(tmp_path / "home")
+    yield cli
+    cli.close()

@@ -1,5 +1,6 @@
 """Fixtures of the fault tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -16,9 +17,11 @@ def scratch(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
+def cli(tmp_path: Path) -> Iterator[Cli]:
     """The command line, with a state directory of its own."""
-    return Cli(tmp_path / "home")
+    cli = Cli(tmp_path / "home")
+    yield cli
+    cli.close()
 
 
 @pytest.fixture

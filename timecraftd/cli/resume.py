@@ -7,7 +7,6 @@ import sys
 
 from timecraftd.cli.context import Context
 from timecraftd.cli.supervise import Interrupts, attend
-from timecraftd.errors import LogDamagedError, ReplayDivergedError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +30,4 @@ def run(args: argparse.Namespace, context: Context) -> int:
             sys.stderr.write(f"{process.id}\n")
             sys.stderr.flush()
         outcome = attend(context, running, interrupts)
-    if outcome.kind == "diverged":
-        raise ReplayDivergedError(f"process {process.id}: can't be resumed: {outcome.message}")
-    if outcome.kind in ("log_damaged", "log_ended"):
-        raise LogDamagedError(f"process {process.id}: can't be resumed: {outcome.message}")
     return outcome.code

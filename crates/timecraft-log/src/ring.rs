@@ -28,6 +28,11 @@ const VERSION: u16 = 1;
 const FLAG_DIGEST: u16 = 1;
 /// Room for the header: a page on every supported target.
 const HEADER_LEN: usize = 64 << 10;
+/// Data of a new ring that is in memory before the guest starts, in bytes. Touching all of it takes longer than many a
+/// guest runs.
+const TOUCHED_FIRST: usize = 256 << 10;
+/// How far ahead of the guest pages are touched, in bytes.
+const TOUCHED_AHEAD: u64 = 1 << 20;
 /// Fixed part of the header, before the positions.
 const FIXED_LEN: usize = 64;
 const CAPACITY_MIN: usize = 64 << 10;
@@ -115,7 +120,8 @@ impl Ring {
             map: Arc::clone(&self.map),
         };
         let stats = Arc::clone(&writer.stats);
-        (writer, RingReader { pos: 0, map: self.map, stats })
+        let touched = self.map.capacity.min(TOUCHED_FIRST);
+        (writer, RingReader { pos: 0, touched, map: self.map, stats })
     }
 }
 
@@ -319,11 +325,27 @@ fn fill<'a>(
 pub struct RingReader {
     /// Position behind the last record that [`RingReader::next`] gave.
     pos: u64,
+    /// Bytes of data, from the start, whose pages are in memory.
+    touched: usize,
     map: Arc<Mapping>,
     stats: Arc<ProducerStats>,
 }
 
 impl RingReader {
+    /// Touches pages that the guest will soon write for the first time.
+    pub fn touch_ahead(&mut self) {
+        let capacity = self.map.capacity;
+        if self.touched == capacity {
+            return;
+        }
+        let ahead = self.map.head().load(Ordering::Acquire).saturating_add(TOUCHED_AHEAD);
+        let to = usize::try_from(ahead).map_or(capacity, |ahead| ahead.next_multiple_of(64 << 10).min(capacity));
+        if to > self.touched {
+            self.map.touch(HEADER_LEN + self.touched, HEADER_LEN + to);
+            self.touched = to;
+        }
+    }
+
     /// The next record, or `None` if there is none yet. Its room stays taken until released.
     #[allow(clippy::should_implement_trait)] // a lending iterator
     pub fn next(&mut self) -> Option<RecordView<'_>> {
@@ -510,22 +532,30 @@ impl Mapping {
         let map = Self { base: base.cast(), capacity };
         map.overlay(file, 0, HEADER_LEN + capacity, 0)?;
         map.overlay(file, HEADER_LEN + capacity, capacity, HEADER_LEN as u64)?;
+        map.touch(0, HEADER_LEN + capacity.min(TOUCHED_FIRST));
         Ok(map)
     }
 
     /// Maps `len` bytes of the file from `offset` over the reserved addresses at `at`.
     fn overlay(&self, file: &File, at: usize, len: usize, offset: u64) -> rustix::io::Result<()> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE;
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
         // SAFETY: `at..at + len` lies within the addresses reserved in `new`, which nobody uses
         // yet. The file is as long as the mapping, was just created by us, and never shrinks.
         #[allow(unsafe_code)]
         unsafe {
             mm::mmap(self.base.add(at).cast(), len, access, flags, file, offset)?;
-            // Maps the pages for writing too; older kernels do so at the first write.
-            let _ = mm::madvise(self.base.add(at).cast(), len, mm::Advice::LinuxPopulateWrite);
         }
         Ok(())
+    }
+
+    /// Maps pages of the header and the data, `from..to` bytes from the start of the file, for writing: the guest's
+    /// thread is not to fault on them. Kernels before 5.14 do so at the first write.
+    fn touch(&self, from: usize, to: usize) {
+        debug_assert!(from <= to && to <= HEADER_LEN + self.capacity);
+        // SAFETY: the pages lie within the mapping, and their content stays as it is.
+        #[allow(unsafe_code)]
+        let _ = unsafe { mm::madvise(self.base.add(from).cast(), to - from, mm::Advice::LinuxPopulateWrite) };
     }
 
     fn write_fixed(&self, fixed: &[u8; FIXED_LEN]) {

@@ -408,6 +408,9 @@ impl Writer {
                 return Ok(());
             }
             let drained = self.drain()?;
+            if drained > 0 {
+                self.ring.touch_ahead();
+            }
             if drained == 0 && stop {
                 self.flush()?;
                 return self.files.seal();

@@ -87,6 +87,10 @@ class Running:
         assert outcome is not None, "waiting without a timeout lasts until the end"
         try:
             self.process = self._runtime.write_end(self.process, outcome)
+        except StateError:
+            # A full disk takes neither log nor row. The log is the better reason; the row is put right when next seen.
+            if outcome.kind != "log_failed":
+                raise
         finally:
             self._lock.release()
         error = RESUME_ERRORS.get(outcome.kind) if never_went_on(self.process, outcome) else None
@@ -224,16 +228,31 @@ class Runtime:
             changes["ended_ns"] = self.now_ns()
             self.registry.catalogue.update(process.id, **changes)
             return replace(process, **changes)
+        last_seq = outcome.last_seq
+        if outcome.kind == "log_failed":
+            last_seq = self._recover_failed(process) or last_seq
         changes = {
             "state": state,
             "exit_code": None if state is ProcessState.CRASHED else outcome.code,
             "message": outcome.message[:4096],
             "ended_ns": self.now_ns(),
-            "last_seq": outcome.last_seq,
+            "last_seq": last_seq,
             "log_bytes": log_bytes(self.registry.home.log_dir(process.id)),
         }
         self.registry.catalogue.update(process.id, **changes)
         return replace(process, **changes)
+
+    def _recover_failed(self, process: ProcessRecord) -> int | None:
+        """Stores what a log that couldn't be written left in its ring, beyond its bound if need be; the last record.
+
+        If there is still no room, the ring keeps it.
+        """
+        if not process.recorded:
+            return None
+        try:
+            return self.logs.recover(self.registry.home.log_dir(process.id)).last_seq
+        except LogError:
+            return None
 
     # ---- replays
 
@@ -297,6 +316,8 @@ class Runtime:
 
     def settle(self, process: ProcessRecord) -> ProcessRecord:
         """A process as it is now: one whose host died is recovered when it is first seen."""
+        if process.state is ProcessState.FAILED and os.path.exists(self._ring_file(process)):
+            return self._settle_failed(process)
         if process.state is not ProcessState.RUNNING:
             return process
         lock = self.registry.lock(process.id)
@@ -312,6 +333,27 @@ class Runtime:
             return self._settle(self.registry.catalogue.get(process.id))
         except NotFoundError:
             return replace(process, state=ProcessState.CRASHED)  # removed meanwhile
+        finally:
+            lock.release()
+
+    def _ring_file(self, process: ProcessRecord) -> str:
+        """The file that says where a log's ring is; it goes when all of the ring is in segments."""
+        return os.path.join(self.registry.home.log_dir(process.id), "ring")
+
+    def _settle_failed(self, process: ProcessRecord) -> ProcessRecord:
+        lock = self.registry.lock(process.id)
+        try:
+            lock.acquire()
+        except StateBusyError:
+            return process
+        try:
+            last_seq = self._recover_failed(process)
+            if last_seq is None:
+                return process
+            log_dir = self.registry.home.log_dir(process.id)
+            changes: dict[str, Any] = {"last_seq": last_seq, "log_bytes": log_bytes(log_dir)}
+            self.registry.catalogue.update(process.id, **changes)
+            return replace(process, **changes)
         finally:
             lock.release()
 

@@ -101,8 +101,10 @@ class Cli:
         """Ends what a test left running."""
         for process in self._started:
             kill9(process)
-        if running := set(self("ps", "-q", "--no-trunc").out.split()) & set(self._detached):
+        if self._detached and (running := set(self("ps", "-q", "--no-trunc").out.split()) & set(self._detached)):
             self("rm", "-f", *running)
+        for ring in (self.home / "processes").glob("*/log/ring"):
+            Path(ring.read_text().strip()).unlink(missing_ok=True)
 
     def run(self, *args: str | Path, code: int | None = 0, stdin: bytes = b"") -> tuple[str, Done]:
         """`timecraft run`: the process id, and the end with the id cut from its standard error."""

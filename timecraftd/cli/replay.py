@@ -108,9 +108,10 @@ def _tell(context: Context, args: argparse.Namespace, process: ProcessRecord, ou
         )
     if outcome.kind == "log_ended":
         if args.verify:
-            return _say(args, f"process {short}: the same up to {reached}, where its host died")
+            return _say(args, f"process {short}: the same up to {reached}, where {_why_log_ended(context, process)}")
+        next_step = f"; go on with `timecraft resume {short}`" if process.state is ProcessState.CRASHED else ""
         context.complain(
-            f"process {short}: its log ends with {reached}, where its host died; go on with `timecraft resume {short}`"
+            f"process {short}: its log ends with {reached}, where {_why_log_ended(context, process)}{next_step}"
         )
         return EXIT_INCOMPLETE
     if args.verify:
@@ -118,6 +119,12 @@ def _tell(context: Context, args: argparse.Namespace, process: ProcessRecord, ou
         return _say(args, f"process {short}: the same {where}")
     tell_end(context, process.module_name, outcome)
     return 0 if outcome.kind == "until" else outcome.code
+
+
+def _why_log_ended(context: Context, process: ProcessRecord) -> str:
+    if context.runtime.log_info(process).incomplete_from is not None:
+        return "there was no room for more of it"
+    return f"it failed: {process.message}" if process.state is ProcessState.FAILED else "its host died"
 
 
 def _say(args: argparse.Namespace, text: str) -> int:

@@ -119,7 +119,8 @@ fn seal(shared: &Shared) {
     let stats = handle.stats();
     let failure = handle.failure().map(|error| error.to_string());
     let written = match handle.finish() {
-        Ok(summary) => Written { stats: summary.stats, last_seq: summary.last_seq, failure },
+        // Under `OnFull::Continue` a failure was no reason to stop: the guest's end is its own.
+        Ok(summary) => Written { stats: summary.stats, last_seq: summary.last_seq, failure: None },
         Err(error) => Written { stats, last_seq: None, failure: failure.or_else(|| Some(error.to_string())) },
     };
     *lock(&shared.written) = written;

@@ -37,6 +37,8 @@ def main() -> int:
         contenders.prepare()
         rounds = options.rounds or (ROUNDS_QUICK if options.quick else ROUNDS)
         bench = Bench(contenders, rounds, SCALE_QUICK if options.quick else 1.0)
+        if contenders.build_info()["profile"] != "release":
+            raise BenchError(f"{library} isn't an optimised build")
         report = {"environment": environment(contenders), "rounds": rounds, "quick": options.quick, "cases": {}}
         failures = run_cases(bench, options.only, report["cases"])
     except BenchError as error:
@@ -78,6 +80,9 @@ def run_cases(bench: Bench, only: list[str] | None, cases: dict) -> list[str]:
             failures.append(f"{name}: {error}")
         except subprocess.CalledProcessError as error:
             failures.append(f"{name}: {error}: {error.stderr}")
+        except KeyboardInterrupt:
+            failures.append(f"{name} and what comes after it: interrupted")
+            break
         seconds = time.monotonic() - begin
         others = (processor_time() - before) / seconds / (os.cpu_count() or 1)
         cases[name] = {"seconds": round(seconds, 1), "others_share_of_cpu": round(max(others, 0.0), 3)}

@@ -581,6 +581,28 @@ fn what_cannot_be_is_refused_clearly() {
 }
 
 #[test]
+fn inputs_of_the_call_in_flight_are_bounded_as_the_host_bounds_them() {
+    let mut world = World::new();
+    world.open(4, "f", NEW, 0);
+    let kept = |world: &World| {
+        let sent = &world.shadow.in_flight.as_ref().unwrap().sent;
+        (sent.len(), sent.iter().map(|(_, bytes)| bytes.len()).sum::<usize>())
+    };
+    let mut bytes = vec![0; 4 << 20];
+    for iovec in bytes[..8 * 1025].chunks_exact_mut(8) {
+        iovec[4..].copy_from_slice(&(3u32 << 20).to_le_bytes());
+    }
+    let mut notes = Notes::default();
+    let memory = Memory::new(&mut bytes, &mut notes);
+    world.shadow.expect_in_flight(Call::FdWrite, &[4, 0, 1024, OUT], &memory);
+    assert_eq!(kept(&world), (1025, 1024 * 8 + (1 << 20)));
+    world.shadow.expect_in_flight(Call::FdWrite, &[4, 0, 1025, OUT], &memory);
+    assert_eq!(kept(&world), (0, 0), "the host refuses such a list");
+    world.shadow.expect_in_flight(Call::PathUnlinkFile, &[3, 0, 4097], &memory);
+    assert_eq!(kept(&world), (0, 0), "and such a path");
+}
+
+#[test]
 fn every_call_is_decided() {
     for spec in calls::CALLS {
         let mut world = World::new();

@@ -186,6 +186,20 @@ fn memory_grows_to_the_limit_and_no_further() {
 }
 
 #[test]
+fn artifacts_that_others_can_write_are_not_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::new();
+    let wat = r#"(module (func (export "_start")))"#;
+    let source = || bench.run(wat).unwrap().artifact;
+    assert_eq!((source(), source()), (ArtifactSource::Compiled, ArtifactSource::Cached));
+    let path = std::fs::read_dir(bench.dir.path().join("artifacts")).unwrap().next().unwrap().unwrap().path();
+    for mode in [0o664, 0o646] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!((source(), source()), (ArtifactSource::Recompiled, ArtifactSource::Cached), "{mode:o}");
+    }
+}
+
+#[test]
 fn artifacts_are_cached_checked_and_bounded() {
     let bench = Bench::new();
     let wat = r#"(module (func (export "_start")))"#;

@@ -186,6 +186,23 @@ fn memory_grows_to_the_limit_and_no_further() {
 }
 
 #[test]
+fn a_table_grows_to_its_limit_and_no_further() {
+    let bench = Bench::new();
+    let wat = |table: &str, by: u32| {
+        format!(
+            r#"(module {EXIT} (table {table} funcref) (func (export "_start")
+                (call $exit (table.grow (ref.null func) (i32.const {by})))))"#
+        )
+    };
+    let refused = Ending::End(End::Exit(u32::MAX));
+    assert_eq!(bench.run(&wat("1", (1 << 20) - 1)).unwrap().ending, Ending::End(End::Exit(1)));
+    assert_eq!(bench.run(&wat("1", 1 << 20)).unwrap().ending, refused);
+    assert_eq!(bench.run(&wat("1 4000000", 1 << 20)).unwrap().ending, refused);
+    let Ending::End(End::Trap { message }) = bench.run(&wat("2000000", 0)).unwrap().ending else { panic!() };
+    assert!(message.contains("2000000 elements"), "{message}");
+}
+
+#[test]
 fn artifacts_that_others_can_write_are_not_run() {
     use std::os::unix::fs::PermissionsExt;
     let bench = Bench::new();

@@ -93,6 +93,9 @@ impl Compiler {
 }
 
 const PAGE_BYTES: u64 = 65536;
+/// Elements of one table. They lie outside linear memory, so that its limit doesn't bound them; compilers put the
+/// functions there whose address is taken, a few ten thousand in large programs.
+const TABLE_ELEMENTS_MAX: u32 = 1 << 20;
 
 /// The same set as `module::features`, in wasmer's terms.
 fn features() -> Features {
@@ -136,6 +139,16 @@ impl GuestTunables {
     }
 }
 
+/// The type with its maximum lowered to what a guest may have: beyond, `table.grow` fails as it does for want of memory.
+fn limited_table(ty: &TableType) -> Result<TableType, String> {
+    if ty.minimum > TABLE_ELEMENTS_MAX {
+        return Err(format!("a table has {} elements at start, and the limit is {TABLE_ELEMENTS_MAX}", ty.minimum));
+    }
+    let mut ty = *ty;
+    ty.maximum = Some(ty.maximum.unwrap_or(TABLE_ELEMENTS_MAX).min(TABLE_ELEMENTS_MAX));
+    Ok(ty)
+}
+
 impl Tunables for GuestTunables {
     fn memory_style(&self, memory: &MemoryType) -> MemoryStyle {
         // Not from the limited type: the style is part of the machine code, which is cached for all limits.
@@ -164,7 +177,7 @@ impl Tunables for GuestTunables {
     }
 
     fn create_host_table(&self, ty: &TableType, style: &TableStyle) -> Result<VMTable, String> {
-        self.base.create_host_table(ty, style)
+        self.base.create_host_table(&limited_table(ty)?, style)
     }
 
     #[allow(unsafe_code)]
@@ -175,7 +188,7 @@ impl Tunables for GuestTunables {
         location: NonNull<VMTableDefinition>,
     ) -> Result<VMTable, String> {
         // SAFETY: the caller's promise about `location` is passed on.
-        unsafe { self.base.create_vm_table(ty, style, location) }
+        unsafe { self.base.create_vm_table(&limited_table(ty)?, style, location) }
     }
 
     fn vmconfig(&self) -> &VMConfig {

@@ -203,6 +203,38 @@ fn a_table_grows_to_its_limit_and_no_further() {
 }
 
 #[test]
+fn a_reactor_is_initialized_before_its_functions() {
+    let bench = Bench::new();
+    let wat = format!(
+        r#"(module {EXIT} (global $set (mut i32) (i32.const 1))
+            (func (export "_initialize") (global.set $set (i32.add (global.get $set) (i32.const 1))))
+            (func (export "_start") (call $exit (global.get $set)))
+            (func (export "run") (call $exit (global.get $set))))"#
+    );
+    for (function, code) in [("run", 2), ("_initialize", 0), ("_start", 1)] {
+        let config = GuestConfig { function: function.into(), ..bench.config(&wat).unwrap() };
+        let finished = bench.start(config).unwrap().wait(Duration::from_secs(10)).unwrap();
+        assert_eq!(finished.ending, Ending::End(End::Exit(code)), "{function}");
+    }
+    let wat = r#"(module (func (export "_initialize") (param i32)) (func (export "run")))"#;
+    let config = GuestConfig { function: "run".into(), ..bench.config(wat).unwrap() };
+    let error = bench.start(config).unwrap_err();
+    assert_eq!(error, ModuleError::WrongFunction { name: "_initialize".into(), found: "func (i32)".into() });
+}
+
+#[test]
+fn what_happens_in_the_start_section_counts() {
+    let bench = Bench::new();
+    let finished =
+        bench.run(r#"(module (memory 2) (func $f (unreachable)) (start $f) (func (export "_start")))"#).unwrap();
+    let Ending::End(End::Trap { message }) = finished.ending else { panic!("{:?}", finished.ending) };
+    assert!(message.starts_with("unreachable instruction executed\n  at f (+0x"), "{message}");
+    assert_eq!(finished.memory_bytes_peak, 2 << 16);
+    let wat = format!(r#"(module {EXIT} (func $f (call $exit (i32.const 9))) (start $f) (func (export "_start")))"#);
+    assert_eq!(bench.run(&wat).unwrap().ending, Ending::End(End::Exit(9)));
+}
+
+#[test]
 fn artifacts_that_others_can_write_are_not_run() {
     use std::os::unix::fs::PermissionsExt;
     let bench = Bench::new();

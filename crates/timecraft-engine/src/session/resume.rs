@@ -36,7 +36,10 @@ pub fn resume(config: ResumeConfig) -> Result<Session, SessionError> {
     let prepared = Prepared::new(run.guest)?;
     let kill = kill_switch()?;
     let shared = Arc::new(Shared::default());
-    timecraft_log::recover(&log.config.dir)?;
+    if let Some(seq) = timecraft_log::recover(&log.config.dir)?.first_lost_seq {
+        // What it did behind its last record would be done again.
+        return Err(SessionError::RecordsLost(seq));
+    }
     let reader = LogReader::open(&log.config.dir)?;
     let last_time_ns = reader.segments().last().map_or(0, |segment| segment.last_time_ns);
     let started_unix_ns = crate::view::summarize(&log.config.dir)?.start_unix_ns;

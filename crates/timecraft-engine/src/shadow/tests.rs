@@ -374,6 +374,22 @@ fn an_append_that_looks_like_those_before_is_not_guessed_at() {
 }
 
 #[test]
+fn a_large_append_of_equal_bytes_is_judged_at_once() {
+    let mut world = World::new();
+    let data = vec![b'x'; 1 << 20];
+    std::fs::write(world.path("log"), vec![b'x'; 4 << 20]).unwrap();
+    world.open(4, "log", 0, fdflags::APPEND);
+    let list = [0u32.to_le_bytes(), (1u32 << 20).to_le_bytes()].concat();
+    let mut bytes = data;
+    bytes.extend_from_slice(&list);
+    let args = [4, 1 << 20, 1, OUT];
+    world.shadow.expect_in_flight(Call::FdWrite, &args, &Memory::new(&mut bytes, &mut Notes::default()));
+    let started = std::time::Instant::now();
+    assert!(matches!(world.finish(), Err(Mismatch::UnclearAppend { .. })));
+    assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
 fn results_tell_where_appends_landed() {
     let learn: [fn(&mut World); 4] =
         [|w| w.tell_offset(4), |w| w.stat(4), |w| w.seek(4, SeekFrom::Current(0)), |w| w.seek(4, SeekFrom::End(0))];

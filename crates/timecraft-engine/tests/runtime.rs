@@ -317,6 +317,8 @@ fn unusable_modules_are_explained() {
     assert!(message.contains("fd_wrte (closest known: wasi_snapshot_preview1.fd_write), env.foo"), "{message}");
     let message = error(r#"(module (import "wasi_snapshot_preview1" "fd_write" (func (param i64))))"#);
     assert!(message.contains("as func (i64) (it is func (i32, i32, i32, i32) -> i32 here)"), "{message}");
+    let many = (0..60).map(|i| format!(r#"(import "env" "f{i}" (func))"#)).collect::<Vec<_>>();
+    assert!(error(&format!("(module {})", many.concat())).ends_with("env.f48, env.f49, and 10 more"));
     assert!(error(r#"(module (memory 1 2 shared) (func (export "_start")))"#).contains("threads"));
     let relaxed = r#"(module (func (export "_start") (drop (i8x16.relaxed_swizzle (v128.const i64x2 0 0) (v128.const i64x2 0 0)))))"#;
     assert!(error(relaxed).contains("relaxed SIMD"), "{}", error(relaxed));

@@ -119,12 +119,16 @@ fn names_of_rust_functions_are_demangled() {
 }
 
 /// Guests that never return to the host, or spend their time in the engine's helper functions.
-const SPINNING: [&str; 3] = [
+const SPINNING: [&str; 5] = [
     r#"(module (func (export "_start") (loop (br 0))))"#,
     r#"(module (memory 1) (func (export "_start")
         (loop (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536)) (drop (memory.grow (i32.const 0))) (br 0))))"#,
     r#"(module (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
         (func (export "_start") (loop (drop (call $yield)) (br 0))))"#,
+    r#"(module (memory 8192) (func (export "_start")
+        (loop (memory.fill (i32.const 0) (i32.const 1) (i32.const 0x20000000)) (br 0))))"#,
+    r#"(module (memory 8192) (func (export "_start")
+        (loop (memory.copy (i32.const 8) (i32.const 0) (i32.const 0x1ffffff0)) (br 0))))"#,
 ];
 
 #[test]

@@ -1,5 +1,6 @@
 //! wasmer as we configure it, and what of the configuration a log depends on.
 
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -113,6 +114,19 @@ impl GuestMemory {
     /// The definition, null for a guest without memory.
     pub(super) fn definition(&self) -> *mut VMMemoryDefinition {
         self.0.load(Ordering::Acquire)
+    }
+
+    /// The addresses that the guest's memory takes. Safe to ask for in a signal handler on the guest's thread.
+    #[allow(unsafe_code)]
+    pub(super) fn range(&self) -> Range<usize> {
+        let definition = self.definition();
+        if definition.is_null() {
+            return 0..0;
+        }
+        // SAFETY: the definition lives as long as the instance. It is read on the thread that runs the guest, or by the
+        // guest's owner once that is over, so that nobody writes it meanwhile.
+        let (base, len) = unsafe { ((*definition).base as usize, (*definition).current_length) };
+        base..base + len
     }
 }
 

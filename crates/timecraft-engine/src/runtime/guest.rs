@@ -295,7 +295,7 @@ fn run<S: System + 'static>(
     let mut gate = Box::new(Gate::new(system, memory.clone(), Arc::clone(kill), Arc::clone(counters)));
     let mut store = Store::new(engine);
     ignore_foreign_signals();
-    store.set_trap_handler(Some(only_within(code_range(&module))));
+    store.set_trap_handler(Some(only_within(code_range(&module), memory.clone())));
     let imports = gate::imports(&mut store, &raw mut *gate, &calls);
 
     let started = Instant::now();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -46,6 +47,7 @@ EXIT_BROKEN_PIPE = 141
 
 def main(argv: Sequence[str] | None = None, context: Context | None = None) -> int:
     """Runs one command; returns its exit code. No error leaves it."""
+    _open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     context = context or Context()
     try:
@@ -125,10 +127,21 @@ def _unknown_verb(verb: str) -> UsageError:
     return UsageError(f"{verb}: there is no such verb", hint)
 
 
+def _open_streams() -> None:
+    """Fills closed standard streams: a file of ours that got such a number would be the guest's."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - for as long as we live
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def _forget_stdout() -> None:
     """Keeps Python from complaining at exit that nobody reads."""
-    import os
-
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
     os.close(devnull)

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from timecraftd.recorder.logs import LogInfo
 
 MODULE_BYTES_MAX = 1 << 30
+LOG_BEGIN_S = 2.0
+LOG_POLL_S = 0.02
 RESUME_ERRORS: dict[str, type[TimecraftError]] = {
     "log_failed": ReplayRefusedError,
     "diverged": ReplayDivergedError,
@@ -301,7 +303,15 @@ class Runtime:
         """Summary of a process's log. Raises LogError, ReplayRefusedError."""
         if not process.recorded:
             raise ReplayRefusedError(f"process {process.id}: was run without recording, there is no log")
-        return self.logs.info(self.registry.home.log_dir(process.id))
+        deadline = time.monotonic() + LOG_BEGIN_S
+        while True:
+            try:
+                return self.logs.info(self.registry.home.log_dir(process.id))
+            except LogError:
+                # The log of a process that has just begun comes with its first block.
+                if process.state is not ProcessState.RUNNING or time.monotonic() >= deadline:
+                    raise
+            time.sleep(LOG_POLL_S)
 
     # ---- looking after processes
 
@@ -545,7 +555,9 @@ def read_module(source: str) -> tuple[bytes, str]:
                     raise ModuleError(f"{source}: is bigger than {format_size_exact(MODULE_BYTES_MAX)}")
                 data, name = file.read(), os.path.basename(source)
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(f"{source}: there is no such file", "give the path of a .wasm or .wat file") from None
+        raise NotFoundError(
+            f"{source or repr(source)}: there is no such file", "give the path of a .wasm or .wat file"
+        ) from None
     except OSError as error:
         raise ModuleError(f"{source}: {error.strerror}", "give the path of a readable .wasm or .wat file") from None
     if len(data) > MODULE_BYTES_MAX:

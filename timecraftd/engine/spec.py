@@ -63,6 +63,8 @@ class ModuleSpec:
     artifact_bytes_max: int = 1024 * MIB
     function: str | None = None
     """Exported function to call; None means `_start`."""
+    nans: Literal["canonical", "native"] = "canonical"
+    """What arithmetic makes of NaNs: `native` is faster, and binds the log to this engine and kind of processor."""
 
 
 @dataclass(frozen=True, slots=True)

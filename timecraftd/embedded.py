@@ -555,7 +555,9 @@ def read_module(source: str) -> tuple[bytes, str]:
                     raise ModuleError(f"{source}: is bigger than {format_size_exact(MODULE_BYTES_MAX)}")
                 data, name = file.read(), os.path.basename(source)
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(f"{source}: there is no such file", "give the path of a .wasm or .wat file") from None
+        raise NotFoundError(
+            f"{source or repr(source)}: there is no such file", "give the path of a .wasm or .wat file"
+        ) from None
     except OSError as error:
         raise ModuleError(f"{source}: {error.strerror}", "give the path of a readable .wasm or .wat file") from None
     if len(data) > MODULE_BYTES_MAX:

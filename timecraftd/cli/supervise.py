@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Literal, Self
 
-from timecraftd.cli.context import Context
+from timecraftd.cli.context import Context, tell
 
 if TYPE_CHECKING:
     from timecraftd.config import RestartConfig
@@ -159,7 +158,7 @@ def attend(context: Context, running: Running, interrupts: Interrupts) -> Outcom
     tell_end(context, running.process.module_name, outcome)
     if outcome.kind == "killed" and running.process.recorded:
         short = context.runtime.registry.catalogue.short_id(running.process.id)
-        sys.stderr.write(f"replay it with: timecraft replay {short}\n")
+        tell(f"replay it with: timecraft replay {short}")
     lost = outcome.stats.get("records_lost", 0)
     if lost:
         context.complain(f"{running.process.module_name}: {lost} records were not recorded; the log ends before them")

@@ -372,3 +372,43 @@ def test_a_current_directory_that_is_gone(timecraft, guests, tmp_path):
     env = timecraft.env | {"PYTHONSAFEPATH": "1"}
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, env=env, text=True)
     assert (done.returncode, "the current directory is gone; give" in done.stderr) == (125, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "replies"),
+    [
+        (("re",), ["replay", "resume"]),
+        (("run", "--me"), ["--memory"]),
+        (("run", "hel"), ["hello.wat"]),
+        (("run", "-S", "wasm"), ["wasmedgev1", "wasmedgev2"]),
+        (("get", "mod"), ["module"]),
+        (("ps", "-o", ""), ["text", "json", "yaml"]),
+        (("import", "proc"), ["process"]),
+    ],
+)
+def test_bash_completes(timecraft, guests, words, replies):
+    """The script is sourced and its function called, as bash does it."""
+    script = """
+        source /dev/stdin
+        function=$(complete -p timecraft | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+        COMP_WORDS=(timecraft "$@"); COMP_CWORD=$#; COMPREPLY=()
+        "$function" timecraft "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    completion = timecraft("completion", "bash").stdout
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *words], input=completion, cwd=guests, capture_output=True, text=True
+    )
+    assert done.stdout.split() == replies, done.stderr
+
+
+def test_bash_completes_ids(timecraft, guests, tmp_path):
+    """Of the processes that there are."""
+    timecraft("run", guests / "hello.wat")
+    (tmp_path / "timecraft").write_text(f'#!/bin/sh\nexec {" ".join(timecraft.argv())} "$@"\n')
+    (tmp_path / "timecraft").chmod(0o755)
+    completion = timecraft("completion", "bash").stdout
+    env = timecraft.env | {"PATH": f"{tmp_path}:{timecraft.env['PATH']}"}
+    argv = ["bash", "-c", "source /dev/stdin; _timecraft_ids 0"]
+    done = subprocess.run(argv, input=completion, env=env, capture_output=True, text=True)
+    assert done.stdout == timecraft("ps", "-a", "-q").stdout

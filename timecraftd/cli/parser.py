@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import IO, NoReturn, Protocol
@@ -13,6 +14,8 @@ from timecraftd.errors import UsageError
 from timecraftd.units import parse_duration_ns, parse_size
 
 FORMATS = ("text", "json", "yaml")
+WIDTH = 80
+WIDTH_MIN = 40
 
 
 class Verb(Protocol):
@@ -22,11 +25,22 @@ class Verb(Protocol):
     run: Callable[[argparse.Namespace, Context], int]
 
 
+class Formatter(argparse.HelpFormatter):
+    """Asks the terminal for its width itself: argparse imports shutil for it, at each start."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            width = os.get_terminal_size(1).columns
+        except OSError:
+            width = WIDTH
+        super().__init__(prog, width=max(width, WIDTH_MIN) - 2)
+
+
 class Parser(argparse.ArgumentParser):
     """Raises UsageError instead of exiting."""
 
     def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, allow_abbrev=False)
+        super().__init__(prog=prog, description=description, allow_abbrev=False, formatter_class=Formatter)
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse for every wrong argument."""

@@ -1,4 +1,4 @@
-"""What crosses to the data plane: frozen dataclasses, read by name on the Rust side (`crates/timecraft-py/src/spec.rs`)."""
+"""What crosses to the data plane: frozen dataclasses, read by name in `crates/timecraft-py/src/spec.rs`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MountSpec:
 
 @dataclass(frozen=True, slots=True)
 class LimitSpec:
-    """Bounds of one process (DESIGN.md section 5)."""
+    """Bounds of one process; None: no bound. Units are in the names."""
 
     memory_bytes: int = 4096 * MIB
     stack_bytes: int = 8 * MIB

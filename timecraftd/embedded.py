@@ -60,6 +60,12 @@ RESUME_ERRORS: dict[str, type[TimecraftError]] = {
     "log_ended": LogDamagedError,
 }
 """Why a resumed process didn't get beyond its replay."""
+RESUME_NEXT_STEPS = {
+    "log_failed": "put things back as they were, then resume it again",
+    "diverged": "report it: a replay of the same module must not differ",
+    "log_damaged": "`timecraft replay` repeats what is left of it",
+    "log_ended": "`timecraft replay` repeats what is left of it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,9 @@ class Running:
             self._lock.release()
         error = RESUME_ERRORS.get(outcome.kind) if never_went_on(self.process, outcome) else None
         if error is not None:
-            raise error(f"process {self.process.id}: can't be resumed: {outcome.message}")
+            raise error(
+                f"process {self.process.id}: can't be resumed: {outcome.message}", RESUME_NEXT_STEPS[outcome.kind]
+            )
         return outcome
 
 
@@ -291,6 +299,7 @@ class Runtime:
             raise ReplayRefusedError(
                 f"process {process.id}: was run without recording, there is no log", "run it again without --no-record"
             )
+        self._check_began(process)
         recorded = decode_object(ObjectKind.RUNTIME, process.runtime, self.registry)
         reason = incompatibility(recorded, self.engine.build_info())
         if reason is not None:
@@ -299,10 +308,22 @@ class Runtime:
                 f"use Timecraft {recorded.get('version', 'of that time')}",
             )
 
+    def _check_began(self, process: ProcessRecord) -> None:
+        """Whether the host lived long enough for a log. Raises ReplayRefusedError."""
+        began = process.state is not ProcessState.CRASHED or process.last_seq is not None
+        if not began and log_bytes(self.registry.home.log_dir(process.id)) == 0:
+            raise ReplayRefusedError(
+                f"process {process.id}: its host died before its log began",
+                "nothing of it has run: run it again, and remove this one with `timecraft rm`",
+            )
+
     def log_info(self, process: ProcessRecord) -> LogInfo:
         """Summary of a process's log. Raises LogError, ReplayRefusedError."""
         if not process.recorded:
-            raise ReplayRefusedError(f"process {process.id}: was run without recording, there is no log")
+            raise ReplayRefusedError(
+                f"process {process.id}: was run without recording, there is no log", "run it again without --no-record"
+            )
+        self._check_began(process)
         deadline = time.monotonic() + LOG_BEGIN_S
         while True:
             try:

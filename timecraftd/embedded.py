@@ -161,7 +161,9 @@ class Runtime:
             module = self.store_module(source, source_name)
             check_memory(module, source_name, request.limits)
             config = self.registry.objects.put(ObjectKind.CONFIG, encode_config(request))
-            runtime = self.registry.objects.put(ObjectKind.RUNTIME, canonical_json(self.engine.build_info(request.nans)))
+            runtime = self.registry.objects.put(
+                ObjectKind.RUNTIME, canonical_json(self.engine.build_info(request.nans))
+            )
             now_ns = self.now_ns()
             process = ProcessRecord(
                 id=new_process_id(now_ns, self._random_bytes(10)),

@@ -36,7 +36,9 @@ def incompatibility(recorded: Mapping[str, object], current: Mapping[str, object
             )
     if nans_of(recorded) == "canonical":
         return None
-    then, now = (f"{architecture(str(of.get('target', '')))} {of.get('cpu_features', '')}" for of in (recorded, current))
+    then, now = (
+        f"{architecture(str(of.get('target', '')))} {of.get('cpu_features', '')}" for of in (recorded, current)
+    )
     if then != now:
         return f"it was recorded with native NaNs on another kind of processor ({then}, this is {now})"
     return None

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from timecraftd.config import Config
-from timecraftd.engine.compat import incompatibility
+from timecraftd.engine.compat import incompatibility, nans_of
 from timecraftd.engine.request import RunRequest, canonical_json, check_mounts, decode_config, encode_config
 from timecraftd.engine.runtime import Engine
 from timecraftd.engine.spec import LimitSpec, LogSpec, ModuleSpec, ReplaySpec, ResumeSpec, RunSpec
@@ -169,7 +169,9 @@ class Runtime:
             module = self.store_module(source, source_name)
             check_memory(module, source_name, request.limits)
             config = self.registry.objects.put(ObjectKind.CONFIG, encode_config(request))
-            runtime = self.registry.objects.put(ObjectKind.RUNTIME, canonical_json(self.engine.build_info()))
+            runtime = self.registry.objects.put(
+                ObjectKind.RUNTIME, canonical_json(self.engine.build_info(request.nans))
+            )
             now_ns = self.now_ns()
             process = ProcessRecord(
                 id=new_process_id(now_ns, self._random_bytes(10)),
@@ -287,7 +289,7 @@ class Runtime:
                     "bring it back with `timecraft import module FILE`, or replay another build with --module FILE",
                 ) from None
         return ReplaySpec(
-            module=self._module_spec(digest, request.function),
+            module=self._module_spec(digest, request),
             log_dir=self.registry.home.log_dir(process.id),
             # Memory and stack decide what a guest sees; how long a replay takes is another matter.
             limits=replace(request.limits, cpu_ns=None, wall_ns=None, log_bytes_per_s=None),
@@ -301,7 +303,7 @@ class Runtime:
             )
         self._check_began(process)
         recorded = decode_object(ObjectKind.RUNTIME, process.runtime, self.registry)
-        reason = incompatibility(recorded, self.engine.build_info())
+        reason = incompatibility(recorded, self.engine.build_info(nans_of(recorded)))
         if reason is not None:
             raise ReplayRefusedError(
                 f"process {process.id}: this runtime can't replay it exactly: {reason}",
@@ -496,18 +498,19 @@ class Runtime:
                 "run its module again",
             )
 
-    def _module_spec(self, digest: Digest, function: str | None) -> ModuleSpec:
+    def _module_spec(self, digest: Digest, request: RunRequest) -> ModuleSpec:
         return ModuleSpec(
             path=self.registry.objects.path(ObjectKind.MODULE, digest),
             digest=digest,
             artifact_dir=self.registry.home.artifacts_dir,
             artifact_bytes_max=self.config.cache.artifact_bytes_max,
-            function=function,
+            function=request.function,
+            nans=request.nans,
         )
 
     def _run_spec(self, process: ProcessRecord, request: RunRequest, streams: Streams, trace_fd: int | None) -> RunSpec:
         return RunSpec(
-            module=self._module_spec(process.module, request.function),
+            module=self._module_spec(process.module, request),
             args=request.args,
             env=request.env,
             mounts=request.mounts,

@@ -45,6 +45,13 @@ def _add_world(parser: argparse.ArgumentParser) -> None:
         "-v", "--dir", metavar="HOST[:GUEST[:ro]]", action="append", default=[], help="mount a directory"
     )
     group.add_argument("-f", "--function", metavar="FUNC", help="exported function to call instead of _start")
+    group.add_argument(
+        "--nan",
+        dest="nans",
+        choices=("canonical", "native"),
+        default="canonical",
+        help="bits of NaNs: native is faster for floats, and its log replays on this kind of processor only",
+    )
     group.add_argument("--restrict", action="store_true", help="withhold standard input too")
     group.add_argument("-S", "--sockets", choices=SOCKETS, default="auto", help="socket extension (default: auto)")
     for flags in (("-p", "--publish"), ("-L", "--listen"), ("-D", "--dial"), ("--net",)):
@@ -131,6 +138,7 @@ def build_request(args: argparse.Namespace, config: Config) -> RunRequest:
         env=tuple(os.fsencode(f"{key}={value}") for key, value in read_env(args.env_file, args.env).items()),
         mounts=tuple(parse_mount(text) for text in args.dir),
         function=args.function,
+        nans=args.nans,
         limits=_limits(args, config),
         name=args.name or "",
         recorded=not args.no_record,

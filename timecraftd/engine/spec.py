@@ -7,6 +7,8 @@ from typing import Literal
 
 MIB = 1 << 20
 
+Nans = Literal["canonical", "native"]
+
 
 @dataclass(frozen=True, slots=True)
 class MountSpec:
@@ -63,6 +65,8 @@ class ModuleSpec:
     artifact_bytes_max: int = 1024 * MIB
     function: str | None = None
     """Exported function to call; None means `_start`."""
+    nans: Nans = "canonical"
+    """What arithmetic makes of NaNs: `native` is faster, and binds the log to this engine and kind of processor."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -303,7 +303,7 @@ fn a_counting_build_runs_the_same_program() {
         (call $exit (i32.const 3))))"#
     );
     let mut config = bench.config(&wat).unwrap();
-    config.compiler = Compiler { instrument: Instrument::Count };
+    config.compiler = Compiler { instrument: Instrument::Count, ..Compiler::default() };
     let finished = bench.start(config).unwrap().wait(Duration::from_secs(10)).unwrap();
     assert_eq!(finished.ending, Ending::End(End::Exit(3)));
     assert!(finished.operators.unwrap() > 800, "{:?}", finished.operators);

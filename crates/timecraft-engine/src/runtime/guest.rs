@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -295,7 +295,9 @@ fn run<S: System + 'static>(
     let mut gate = Box::new(Gate::new(system, memory.clone(), Arc::clone(kill), Arc::clone(counters)));
     let mut store = Store::new(engine);
     ignore_foreign_signals();
-    store.set_trap_handler(Some(only_within(code_range(&module), memory.clone())));
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let handler = only_within(code_range(&module), memory.clone(), Arc::clone(&interrupted));
+    store.set_trap_handler(Some(handler));
     let imports = gate::imports(&mut store, &raw mut *gate, &calls);
 
     let started = Instant::now();
@@ -318,7 +320,7 @@ fn run<S: System + 'static>(
     drop(watchdog);
 
     let run_ns = elapsed_ns(started);
-    let (mut ending, backtrace) = ending(result, gate.halt.take(), kill);
+    let (mut ending, backtrace) = ending(result, gate.halt.take(), kill, &interrupted);
     if let Ending::End(end) = &ending
         && let Err(halt) = gate.system.end(end)
     {
@@ -377,6 +379,7 @@ fn ending(
     result: Result<Result<(), RuntimeError>, Panic>,
     halt: Option<Halt>,
     kill: &KillSwitch,
+    interrupted: &AtomicBool,
 ) -> (Ending, Vec<String>) {
     let error = match result {
         Ok(Ok(())) => return (Ending::End(End::Exit(0)), Vec::new()),
@@ -396,7 +399,7 @@ fn ending(
         };
         return (ending, backtrace);
     }
-    if trap::is_interrupt(&error)
+    if interrupted.load(Ordering::Relaxed)
         && let Some(reason) = kill.reason()
     {
         return (Ending::End(End::Killed(reason)), backtrace);

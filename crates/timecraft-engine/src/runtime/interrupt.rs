@@ -28,15 +28,26 @@ const RETRY: Duration = Duration::from_micros(50);
 /// on the guest's memory. Unwinding out of other helper functions of the engine (memory growth, say) would leave their
 /// locks taken; out of `memset` or `memmove` it leaves nothing, and a guest that fills gigabytes is hardly anywhere else.
 /// A host call's own `memset` is not meant: it runs on another stack, out of which the engine never unwinds.
+///
+/// `interrupted` is set when one got through. The trap's code doesn't tell: at an instruction that may trap by itself,
+/// such as a load, wasmer reports that instruction's own trap.
 pub(super) fn only_within(
     code: Range<usize>,
     memory: GuestMemory,
+    interrupted: Arc<AtomicBool>,
 ) -> Box<dyn Fn(i32, *const libc::siginfo_t, *const libc::c_void) -> bool + Send + Sync> {
     let libc_code = libc_code();
     Box::new(move |signal, _info, context| {
+        if signal != libc::SIGUSR1 {
+            return false;
+        }
         let Registers { pc, targets } = registers(context);
         let is_bulk = || libc_code.contains(&pc) && targets.iter().any(|target| memory.range().contains(target));
-        signal == libc::SIGUSR1 && !code.contains(&pc) && !is_bulk()
+        let is_within = code.contains(&pc) || is_bulk();
+        if is_within {
+            interrupted.store(true, Ordering::Relaxed);
+        }
+        !is_within
     })
 }
 

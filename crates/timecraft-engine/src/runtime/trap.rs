@@ -55,11 +55,6 @@ fn demangle(name: &str) -> String {
     shown
 }
 
-/// Whether the guest was interrupted, rather than having done something wrong.
-pub(super) fn is_interrupt(error: &RuntimeError) -> bool {
-    error.clone().to_trap() == Some(TrapCode::HostInterrupt)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

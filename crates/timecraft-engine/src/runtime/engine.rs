@@ -168,7 +168,7 @@ impl GuestTunables {
     }
 }
 
-/// The type with its maximum lowered to what a guest may have: beyond, `table.grow` fails as it does for want of memory.
+/// The type with its maximum lowered to what a guest may have: beyond, `table.grow` fails as for want of memory.
 fn limited_table(ty: &TableType) -> Result<TableType, String> {
     if ty.minimum > TABLE_ELEMENTS_MAX {
         return Err(format!("a table has {} elements at start, and the limit is {TABLE_ELEMENTS_MAX}", ty.minimum));

@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_micros(50);
 
 /// A handler for `Store::set_trap_handler`: lets interrupts through only while the guest's own code runs, or libc works
 /// on the guest's memory. Unwinding out of other helper functions of the engine (memory growth, say) would leave their
-/// locks taken; out of `memset` or `memmove` it leaves nothing, and a guest that fills gigabytes is hardly anywhere else.
+/// locks taken; out of `memset` or `memmove` it leaves nothing, and a guest that fills gigabytes is nowhere else.
 /// A host call's own `memset` is not meant: it runs on another stack, out of which the engine never unwinds.
 ///
 /// `interrupted` is set when one got through. The trap's code doesn't tell: at an instruction that may trap by itself,

@@ -138,6 +138,9 @@ fn check(info: &ModuleInfo, config: &GuestConfig) -> Result<Vec<crate::Call>, Mo
     let name = config.function.clone();
     match info.exports.iter().find(|(export, _)| *export == name) {
         Some((_, ty)) if ty == "func ()" => Ok(calls),
+        Some((_, found)) if !found.starts_with("func") => {
+            Err(ModuleError::NotFunction { name, found: found.clone() })
+        }
         Some((_, found)) => Err(ModuleError::WrongFunction { name, found: found.clone() }),
         None => Err(ModuleError::NoFunction { name, exported: exported_functions(info) }),
     }

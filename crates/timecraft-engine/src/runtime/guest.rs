@@ -139,6 +139,9 @@ fn check(info: &ModuleInfo, config: &GuestConfig) -> Result<Vec<crate::Call>, Mo
         let name = name.to_owned();
         match info.exports.iter().find(|(export, _)| *export == name) {
             Some((_, ty)) if ty == "func ()" => {}
+            Some((_, found)) if !found.starts_with("func") => {
+                return Err(ModuleError::NotFunction { name, found: found.clone() });
+            }
             Some((_, found)) => return Err(ModuleError::WrongFunction { name, found: found.clone() }),
             None => return Err(ModuleError::NoFunction { name, exported: exported_functions(info) }),
         }

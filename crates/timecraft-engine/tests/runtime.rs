@@ -122,7 +122,8 @@ fn names_of_rust_functions_are_demangled() {
 const SPINNING: [&str; 5] = [
     r#"(module (func (export "_start") (loop (br 0))))"#,
     r#"(module (memory 1) (func (export "_start")
-        (loop (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536)) (drop (memory.grow (i32.const 0))) (br 0))))"#,
+        (loop (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536))
+            (drop (memory.grow (i32.const 0))) (br 0))))"#,
     r#"(module (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
         (func (export "_start") (loop (drop (call $yield)) (br 0))))"#,
     r#"(module (memory 8192) (func (export "_start")
@@ -324,7 +325,8 @@ fn unusable_modules_are_explained() {
     let many = (0..60).map(|i| format!(r#"(import "env" "f{i}" (func))"#)).collect::<Vec<_>>();
     assert!(error(&format!("(module {})", many.concat())).ends_with("env.f48, env.f49, and 10 more"));
     assert!(error(r#"(module (memory 1 2 shared) (func (export "_start")))"#).contains("threads"));
-    let relaxed = r#"(module (func (export "_start") (drop (i8x16.relaxed_swizzle (v128.const i64x2 0 0) (v128.const i64x2 0 0)))))"#;
+    let relaxed = r#"(module (func (export "_start")
+        (drop (i8x16.relaxed_swizzle (v128.const i64x2 0 0) (v128.const i64x2 0 0)))))"#;
     assert!(error(relaxed).contains("relaxed SIMD"), "{}", error(relaxed));
     let message = error(r#"(module (func (export "run")) (func (export "two") (param i32)))"#);
     assert!(message.contains(r#"no function "_start"; it exports run, two"#), "{message}");

@@ -231,8 +231,8 @@ impl Guest {
     /// Makes ready a guest in the world that `system` is. It runs once [`Guest::begin`] says so: its owner may have
     /// things to say first that must come before the guest's own output.
     ///
-    /// `done` runs on the guest's thread when it is over, before anybody who waits learns of it: it gets the world back,
-    /// and may amend what is reported.
+    /// `done` runs on the guest's thread when it is over, before anybody who waits learns of it: it gets the world
+    /// back, and may amend what is reported.
     ///
     /// # Errors
     /// When no thread can be made.

@@ -161,6 +161,17 @@ fn a_signal_from_outside_is_no_interrupt() {
 }
 
 #[test]
+fn a_panic_of_the_host_ends_the_wait() {
+    let bench = Bench::new();
+    let prepared = Prepared::new(bench.config(r#"(module (func (export "_start")))"#).unwrap()).unwrap();
+    let kill = Arc::new(KillSwitch::new().unwrap());
+    let guest = Guest::start(prepared, Nothing(Arc::default()), kill, |_, _| panic!("a bug")).unwrap();
+    guest.begin();
+    let finished = guest.wait(Duration::from_secs(10)).expect("the guest ends");
+    assert_eq!(finished.ending, Ending::Halt(Halt::Log("internal error: a bug".into())));
+}
+
+#[test]
 fn time_limits_end_a_guest() {
     for (cpu_ns, wall_ns, flag) in [(Some(50_000_000), None, "--cpu"), (None, Some(50_000_000), "--timeout")] {
         let bench = Bench::new();

@@ -202,8 +202,13 @@ class Runtime:
             raise
         return Running(self, process, guest, lock)
 
-    def resume(self, process: ProcessRecord, streams: Streams, trace_fd: int | None) -> Running:
-        """Lets a crashed process go on. Raises ProcessStateError, ReplayRefusedError, and what `start` raises."""
+    def resume(
+        self, process: ProcessRecord, streams: Streams, trace_fd: int | None, *, trusted: bool = False
+    ) -> Running:
+        """Lets a crashed process go on; an imported one only if its grants are trusted.
+
+        Raises ProcessStateError, ReplayRefusedError, and what `start` raises.
+        """
         lock = self.registry.lock(process.id)
         lock.acquire()
         try:
@@ -211,6 +216,11 @@ class Runtime:
             self._check_resumable(process)
             self.check_replayable(process)
             request = decode_config(self.registry.objects.get(ObjectKind.CONFIG, process.config))
+            if process.imported and not trusted:
+                raise ReplayRefusedError(
+                    f"process {process.id}: was imported, and would get {_grants(request)}",
+                    "if you trust where it comes from, resume it with --trust",
+                )
             check_mounts(request.mounts)
             lock.claim()
             scratch_dir = os.path.join(self.registry.home.process_dir(process.id), "scratch")
@@ -558,6 +568,12 @@ def never_went_on(process: ProcessRecord, outcome: Outcome) -> bool:
     An exit in the replay is the end: the host died between it and its record.
     """
     return process.epoch > 0 and outcome.last_seq is None and outcome.kind != "exit"
+
+
+def _grants(request: RunRequest) -> str:
+    """What a process reaches of this machine, for people."""
+    mounts = [f"{mount.host}{' (read-only)' if mount.read_only else ''}" for mount in request.mounts]
+    return f"the directories {', '.join(mounts)}" if mounts else "no directory, but the standard streams"
 
 
 def decode_object(kind: ObjectKind, digest: Digest, registry: Registry) -> dict[str, Any]:

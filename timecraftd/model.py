@@ -86,6 +86,8 @@ class ProcessRecord:
     last_seq: int | None = None
     restart_of: str = ""
     """Id of the process that this one replaced under a restart policy."""
+    imported: bool = False
+    """Taken in from an export: what it was granted was somebody else's decision."""
 
 
 @dataclass(frozen=True, slots=True)

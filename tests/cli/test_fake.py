@@ -323,3 +323,19 @@ def test_resume_of_what_did_not_crash_is_refused(command, hello, capsys):
     command("run", "-q", "--name", "web", hello)
     assert command("resume", "web") == 125
     assert "only a process whose host died can be resumed" in capsys.readouterr().err
+
+
+def test_an_imported_process_is_resumed_only_if_trusted(command, hello, runtime, tmp_path, capsys):
+    """It would get the directories that somebody else granted."""
+    command("run", "-q", "--name", "web", "--dir", f"{tmp_path}:/data", hello)
+    process = runtime.process("web")
+    Path(runtime.registry.home.log_dir(process.id), "log.json").write_text("{}")
+    changes = {"state": "running", "exit_code": None, "ended_ns": None, "imported": True}
+    runtime.registry.catalogue.update(process.id, **changes)
+    assert runtime.process("web").imported
+    assert command("resume", "web") == 125
+    error = capsys.readouterr().err
+    assert f"was imported, and would get the directories {tmp_path};" in error
+    assert "--trust" in error
+    command("resume", "--trust", "web")
+    assert "was imported" not in capsys.readouterr().err

@@ -74,7 +74,7 @@ def test_a_process_travels(here, there, compress):
     """And replays on the other machine."""
     process = imported(there, exported(here, compress=compress))
     original = here.processes()[0]
-    assert there.process(process.id) == replace(original, pid=0, boot_id="")
+    assert there.process(process.id) == replace(original, pid=0, boot_id="", imported=True)
     assert there.engine.replay(there.replay_spec(process)).wait().kind == "exit"
 
 

@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="don't print the process id")
     parser.add_argument("-T", "--trace", action="store_true", help="show calls on standard error, like strace")
     parser.add_argument("--restrict", action="store_true", help="withhold standard input")
+    parser.add_argument("--trust", action="store_true", help="give an imported process what it was granted elsewhere")
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     process = runtime.process(args.id)
     with Interrupts() as interrupts:
         streams = Streams(None if args.restrict else 0, 1, 2)
-        running = runtime.resume(process, streams, 2 if args.trace else None)
+        running = runtime.resume(process, streams, 2 if args.trace else None, trusted=args.trust)
         if not args.quiet:
             tell(process.id)
         outcome = attend(context, running, interrupts)

@@ -56,6 +56,7 @@ def process_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
         "last_seq": process.last_seq,
         "size_bytes": process_bytes(runtime, process),
         "restart_of": process.restart_of or None,
+        "imported": process.imported,
     }
 
 

@@ -164,11 +164,12 @@ def _checked_process(value: Any) -> ProcessRecord:
         and (not value["name"] or is_name(value["name"]))
         and all(is_digest(value[key]) for key in ("module", "config", "runtime"))
         and value["recorded"] is True
+        and isinstance(value["imported"], bool)
     )
     state = ProcessState(value["state"])
     if not good or state is ProcessState.RUNNING:
         raise ValueError("a field of the process isn't what it should be")
-    return ProcessRecord(**value | {"state": state, "pid": 0, "boot_id": ""})
+    return ProcessRecord(**value | {"state": state, "pid": 0, "boot_id": "", "imported": True})
 
 
 def _is_number(value: object) -> bool:

@@ -32,7 +32,8 @@ CREATE TABLE processes (
     config TEXT NOT NULL, runtime TEXT NOT NULL, state TEXT NOT NULL,
     created_ns INTEGER NOT NULL, started_ns INTEGER NOT NULL, ended_ns INTEGER, exit_code INTEGER,
     message TEXT NOT NULL, pid INTEGER NOT NULL, boot_id TEXT NOT NULL, recorded INTEGER NOT NULL,
-    epoch INTEGER NOT NULL, log_bytes INTEGER NOT NULL, last_seq INTEGER, restart_of TEXT NOT NULL
+    epoch INTEGER NOT NULL, log_bytes INTEGER NOT NULL, last_seq INTEGER, restart_of TEXT NOT NULL,
+    imported INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX processes_name ON processes (name) WHERE name <> '';
 CREATE INDEX processes_running ON processes (state) WHERE state = 'running';
@@ -277,5 +278,5 @@ def _stored(value: object) -> object:
 def _record(row: Any) -> ProcessRecord:
     values = dict(zip(_COLUMNS, row, strict=True))
     values["state"] = ProcessState(values["state"])
-    values["recorded"] = bool(values["recorded"])
+    values["recorded"], values["imported"] = bool(values["recorded"]), bool(values["imported"])
     return ProcessRecord(**values)

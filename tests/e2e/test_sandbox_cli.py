@@ -31,7 +31,7 @@ class Terminal:
         termios.tcsetattr(slave, termios.TCSANOW, settings)
         self.process = subprocess.Popen(
             [COMMAND, *args], stdin=slave, stdout=slave, stderr=slave, env=cli.environment, start_new_session=True,
-            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # noqa: PLW1509 - makes it the controlling terminal
+            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # noqa: PLW1509 - Ctrl-C needs it
         )  # fmt: skip
         os.close(slave)
         self.screen = b""
@@ -82,7 +82,8 @@ def test_nothing_is_granted_by_default(cli: Cli):
 def test_what_is_granted(cli: Cli, tmp_path: Path):
     """Arguments, variables from flags and files, in the order of their precedence."""
     (tmp_path / "env").write_text("# comment\nA=file\nB=file\n\nEMPTY=\n")
-    done = cli("run", "-q", "--env-file", tmp_path / "env", "-e", "A=flag", "-e", "HOSTS", guest("args_env"), "-x", "--", "",
+    done = cli("run", "-q", "--env-file", tmp_path / "env", "-e", "A=flag", "-e", "HOSTS", guest("args_env"), "-x",
+               "--", "",
                HOSTS="host's")  # fmt: skip
     words = done.stdout.split(b"\0")[:-1]
     assert words[:3] == [b"-x", b"--", b""]

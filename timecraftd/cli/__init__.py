@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -34,8 +35,8 @@ VERBS = {
 
 LATER = {
     "profile": "profiles come in a later version",
-    "query": "queries come in a later version; `export log --format jsonl` gives the records",
-    "debug": "the debugger comes in a later version; `replay --trace --until` shows how a process got somewhere",
+    "query": "queries come in a later version (`export log --format jsonl` gives the records)",
+    "debug": "the debugger comes in a later version (`replay --trace --until` shows how a process got somewhere)",
     "graph": "durable graphs come in a later version",
     "actor": "actors come in a later version",
     "node": "the node daemon comes in a later version",
@@ -43,6 +44,8 @@ LATER = {
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+_OUTPUT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""What a write to standard output fails with. Files of ours carry their names, or are errors of their own."""
 
 
 def main(argv: Sequence[str] | None = None, context: Context | None = None) -> int:
@@ -70,6 +73,10 @@ def main(argv: Sequence[str] | None = None, context: Context | None = None) -> i
     except Exception as error:
         if context.debug:
             raise
+        if isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT_ERRNOS:
+            _forget_stdout()
+            context.complain(f"standard output: {error.strerror}; write to another place [TC0001]")
+            return TimecraftError.exit_code
         context.complain(
             f"internal error: {type(error).__name__}: {error}; "
             "set TIMECRAFT_DEBUG=1 for a traceback, and report it [TC0001]"
@@ -89,7 +96,7 @@ def _dispatch(arguments: list[str], context: Context) -> int:
     if verb in LATER:
         from timecraftd.errors import UnsupportedError
 
-        raise UnsupportedError(f"timecraft {verb}: {LATER[verb]}")
+        raise UnsupportedError(f"timecraft {verb}: {LATER[verb]}", "README.md lists what isn't there yet")
     if verb not in VERBS:
         raise _unknown_verb(verb)
     from timecraftd.cli.parser import Parser, load_verb
@@ -97,7 +104,11 @@ def _dispatch(arguments: list[str], context: Context) -> int:
     module = load_verb(verb)
     parser = Parser(prog=f"timecraft {verb}", description=VERBS[verb])
     module.add_arguments(parser)
-    code: int = module.run(parser.parse_args(rest), context)
+    try:
+        parsed = parser.parse_args(rest)
+    except SystemExit:  # --help was printed
+        return 0
+    code: int = module.run(parsed, context)
     return code
 
 
@@ -122,9 +133,9 @@ def _unknown_verb(verb: str) -> UsageError:
 
     close = get_close_matches(verb, VERBS, n=1)
     if verb.startswith("-"):
-        return UsageError(f"timecraft: {verb}: flags come after the verb", "see `timecraft --help`")
+        return UsageError(f"{verb}: flags come after the verb", "see `timecraft --help`")
     hint = f"did you mean `timecraft {close[0]}`?" if close else "see `timecraft --help`"
-    return UsageError(f"{verb}: there is no such verb", hint)
+    return UsageError(f"{verb if verb.strip() else repr(verb)}: there is no such verb", hint)
 
 
 def _open_streams() -> None:
@@ -134,6 +145,8 @@ def _open_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - for as long as we live
     if sys.stderr is None:

@@ -80,7 +80,7 @@ class _Printer:
     def __init__(self, start_unix_ns: int | None, tail: int | None, *, raw: bool) -> None:
         self._start_unix_ns = start_unix_ns
         self._by_line = start_unix_ns is not None or tail is not None
-        self._last: deque[tuple[int, bytes]] | None = None if tail is None else deque(maxlen=tail)
+        self._last: deque[tuple[int, bytes]] | None = None if tail is None else deque(maxlen=min(tail, sys.maxsize))
         self._partial = dict.fromkeys(STREAMS, (0, b""))
         self._filters = {stream: None if raw or not is_terminal(stream) else TerminalFilter() for stream in STREAMS}
 

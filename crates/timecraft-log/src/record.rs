@@ -232,7 +232,7 @@ mod tests {
             let mut words = vec![0, 5, 6, counts_word(2, 1, 1, false), 7, 8];
             words.extend([pack_region(64, payload_len), pack_region(9, 0)]);
             words.extend((0..payload_words as u64).map(|i| i.wrapping_mul(0x0123_4567_89ab_cdef)));
-            words[0] = words.len() as u64 * 8 | 3 << 32 | 1 << 48;
+            words[0] = (words.len() as u64 * 8) | (3 << 32) | (1 << 48);
             let (record, _) = RecordView::parse(&words).unwrap();
             assert_eq!(record.content_hash(), RecordView { image: &[], ..record }.content_hash());
         }

@@ -98,8 +98,8 @@ RANGES = {
     "limits.memory_bytes_max": (65536, 4096 * MIB),
     "limits.stack_bytes_max": (64 << 10, 1024 * MIB),
     "limits.open_files_max": (3, 1 << 20),
-    "record.ring_bytes": (64 << 10, 1024 * MIB),
-    "record.block_bytes_max": (4 << 10, 4 * MIB),
+    "record.ring_bytes": (4 * MIB, 1024 * MIB),  # a record of up to 4 MiB must fit
+    "record.block_bytes_max": (4 << 10, MIB),
     "record.segment_bytes_max": (MIB, 4096 * MIB),
 }
 """Smallest and largest value of the keys where it matters."""

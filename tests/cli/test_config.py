@@ -40,8 +40,9 @@ def test_home_follows_xdg(tmp_path):
         ('[limits]\nmemory_bytes_max = "much"', "isn't a size"),
         ("[limits]\nmemory_bytes_max = true", "isn't a number"),
         ('[record]\ncompression = "zstd"', "isn't one of lz4, none"),
-        ('[record]\nring_bytes = "3MiB"', "isn't a power of two"),
-        ('[record]\nring_bytes = "1"', "isn't between"),
+        ('[record]\nring_bytes = "12MiB"', "isn't a power of two"),
+        ('[record]\nring_bytes = "2MiB"', "isn't between 4MiB and 1GiB"),
+        ('[record]\nblock_bytes_max = "2MiB"', "isn't between 4KiB and 1MiB"),
         ("=", "Invalid"),
     ],
 )

@@ -412,3 +412,14 @@ def test_bash_completes_ids(timecraft, guests, tmp_path):
     argv = ["bash", "-c", "source /dev/stdin; _timecraft_ids 0"]
     done = subprocess.run(argv, input=completion, env=env, capture_output=True, text=True)
     assert done.stdout == timecraft("ps", "-a", "-q").stdout
+
+
+def test_the_daemons_command_meets_users_alike(timecraft):
+    """No traceback, whatever its output is; what it can't do yet is said."""
+    daemon = [timecraft.argv()[0], "-m", "timecraftd"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*daemon, "config"], stdout=full, stderr=subprocess.PIPE, env=timecraft.env, text=True)
+    assert (done.returncode, "No space left" in done.stderr) == (125, True), done.stderr
+    done = subprocess.run([*daemon, "--config", "x"], capture_output=True, env=timecraft.env, text=True)
+    assert (done.returncode, "the node daemon comes in a later version" in done.stderr) == (125, True)
+    assert subprocess.run([*daemon, "version", "--help"], capture_output=True, env=timecraft.env).returncode == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from timecraftd.cli.context import Context
 from timecraftd.errors import TimecraftError, UsageError
@@ -48,14 +48,18 @@ _OUTPUT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBAD
 """What a write to standard output fails with. Files of ours carry their names, or are errors of their own."""
 
 
-def main(argv: Sequence[str] | None = None, context: Context | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    context: Context | None = None,
+    dispatch: Callable[[list[str], Context], int] | None = None,
+) -> int:
     """Runs one command; returns its exit code. No error leaves it."""
     _open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     context = context or Context()
     try:
         try:
-            code = _dispatch(arguments, context)
+            code = (dispatch or _dispatch)(arguments, context)
             sys.stdout.flush()
             return code
         except BrokenPipeError:
@@ -99,13 +103,18 @@ def _dispatch(arguments: list[str], context: Context) -> int:
         raise UnsupportedError(f"timecraft {verb}: {LATER[verb]}", "README.md lists what isn't there yet")
     if verb not in VERBS:
         raise _unknown_verb(verb)
+    return run_verb("timecraft", verb, VERBS[verb], rest, context)
+
+
+def run_verb(program: str, verb: str, description: str, arguments: list[str], context: Context) -> int:
+    """Parses the arguments of a verb and runs it; returns its exit code."""
     from timecraftd.cli.parser import Parser, load_verb
 
     module = load_verb(verb)
-    parser = Parser(prog=f"timecraft {verb}", description=VERBS[verb])
+    parser = Parser(prog=f"{program} {verb}", description=description)
     module.add_arguments(parser)
     try:
-        parsed = parser.parse_args(rest)
+        parsed = parser.parse_args(arguments)
     except SystemExit:  # --help was printed
         return 0
     code: int = module.run(parsed, context)

@@ -416,6 +416,17 @@ pub mod event {
     pub const EVENT_BYTES: u32 = 32;
 }
 
+/// What the host takes of one call, at most. Shared with those who tell from a guest's memory what the host would take.
+pub mod bounds {
+    /// Buffers in one scatter or gather list, as Linux has it (`IOV_MAX`).
+    pub const IOVECS_MAX: u32 = 1024;
+    /// One read or write, bytes. Short counts are legal, and bound what a single call keeps busy and what its record
+    /// holds.
+    pub const TRANSFER_BYTES_MAX: u32 = 1 << 20;
+    /// A path, bytes: what Linux takes (`PATH_MAX`).
+    pub const PATH_BYTES_MAX: u32 = 4096;
+}
+
 /// Sizes of the structures that calls write, bytes.
 pub mod size {
     pub const FDSTAT: u32 = 24;

@@ -67,6 +67,8 @@ pub struct LogView {
     output: Output,
     start_unix_ns: u64,
     ended: bool,
+    /// Where the log is damaged, once the reader got there.
+    damage: Option<LogError>,
 }
 
 /// Which records a trace shows, and how.
@@ -91,8 +93,13 @@ impl LogView {
     /// # Errors
     /// [`LogError`].
     pub fn open(dir: &Path) -> Result<Self, LogError> {
-        let mut view =
-            LogView { reader: LogReader::open(dir)?, output: Output::default(), start_unix_ns: 0, ended: false };
+        let mut view = LogView {
+            reader: LogReader::open(dir)?,
+            output: Output::default(),
+            start_unix_ns: 0,
+            ended: false,
+            damage: None,
+        };
         if let Some(first) = view.reader.next()?
             && first.call() == CALL_START
         {
@@ -104,6 +111,7 @@ impl LogView {
 
     /// The log's reader, for seeking.
     pub fn reader(&mut self) -> &mut LogReader {
+        self.damage = None;
         &mut self.reader
     }
 
@@ -122,8 +130,15 @@ impl LogView {
             strace.timestamps = Timestamps::Absolute { zero_ns: self.start_unix_ns };
         }
         let mut lines = Vec::new();
-        while lines.len() < records_max {
-            let Some(record) = self.reader.next()? else { break };
+        while lines.len() < records_max && self.damage.is_none() {
+            let record = match self.reader.next() {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                Err(error) => {
+                    self.damage = Some(error);
+                    break;
+                }
+            };
             if options.until_time_ns.is_some_and(|until| record.time_ns() > until) {
                 break;
             }
@@ -136,7 +151,7 @@ impl LogView {
                 });
             }
         }
-        Ok(lines)
+        self.or_damage(lines)
     }
 
     /// The next output of the guest, until about `bytes_max` bytes are there. Empty at the end of what there is now.
@@ -146,8 +161,15 @@ impl LogView {
     pub fn output(&mut self, bytes_max: usize) -> Result<Vec<Piece>, LogError> {
         let mut pieces: Vec<Piece> = Vec::new();
         let mut bytes = 0;
-        while bytes < bytes_max {
-            let Some(record) = self.reader.next()? else { break };
+        while bytes < bytes_max && self.damage.is_none() {
+            let record = match self.reader.next() {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                Err(error) => {
+                    self.damage = Some(error);
+                    break;
+                }
+            };
             self.ended |= record.call() == CALL_END;
             let (Some(call), Some(errno)) = (Call::from_id(record.call()), Errno::from_raw(record.errno())) else {
                 continue;
@@ -161,6 +183,72 @@ impl LogView {
                 pieces.push((time_ns, stream, data.to_vec()));
             });
         }
-        Ok(pieces)
+        self.or_damage(pieces)
+    }
+
+    /// What was read before the damage, and once that is out, the damage: it stands until the reader is moved.
+    fn or_damage<T>(&self, found: Vec<T>) -> Result<Vec<T>, LogError> {
+        match &self.damage {
+            Some(error) if found.is_empty() => Err(error.clone()),
+            _ => Ok(found),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use timecraft_log::{Head, LogConfig};
+
+    use super::*;
+
+    /// A log of writes to standard output, a number a line and a block every few.
+    fn log_of_lines(dir: &Path, lines: u32) {
+        let config = LogConfig { block_bytes_max: 1 << 10, ..LogConfig::new(dir, [1; 16]) };
+        let (mut ring, handle) = timecraft_log::start(config, Arc::new(AtomicBool::new(false))).unwrap();
+        for number in 0..lines {
+            let text = format!("{number}\n");
+            let list = [64u32.to_le_bytes(), (text.len() as u32).to_le_bytes()].concat();
+            let taken = (text.len() as u32).to_le_bytes();
+            let head = Head { call: Call::FdWrite as u16, errno: 0, time_ns: u64::from(number) };
+            let written = std::iter::once((32, taken.as_slice()));
+            let sent = [(8, list.as_slice()), (64, text.as_bytes())].into_iter();
+            ring.append(&head, &[1, 8, 1, 32], written, sent).unwrap();
+        }
+        handle.finish().unwrap();
+    }
+
+    #[test]
+    fn what_is_before_the_damage_is_shown_and_nothing_behind_it() {
+        let dir = tempfile::tempdir().unwrap();
+        log_of_lines(dir.path(), 1_000);
+        let path = dir.path().join("000000.tcl");
+        let blocks: Vec<_> = LogReader::open(dir.path()).unwrap().blocks().map(Result::unwrap).collect();
+        let bad = blocks[blocks.len() / 2];
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[bad.offset as usize + 100] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        for batch in [1, 7, 10_000] {
+            let mut view = LogView::open(dir.path()).unwrap();
+            let mut lines = 0;
+            let error = loop {
+                match view.trace(batch, &TraceOptions::default()) {
+                    Ok(more) if more.is_empty() => panic!("the damage was not told"),
+                    Ok(more) => lines += more.len() as u64,
+                    Err(error) => break error.to_string(),
+                }
+            };
+            assert_eq!(lines, bad.base_seq, "in batches of {batch}");
+            assert_eq!(view.trace(batch, &TraceOptions::default()).unwrap_err().to_string(), error, "it stands");
+            view.reader().seek(0).unwrap();
+            let mut output = Vec::new();
+            while let Ok(pieces) = view.output(batch) {
+                output.extend(pieces.into_iter().flat_map(|(_, _, bytes)| bytes));
+            }
+            let expected = (0..bad.base_seq).map(|number| format!("{number}\n")).collect::<Vec<_>>();
+            assert_eq!(String::from_utf8(output).unwrap(), expected.concat(), "in batches of {batch}");
+        }
     }
 }

@@ -119,12 +119,16 @@ fn names_of_rust_functions_are_demangled() {
 }
 
 /// Guests that never return to the host, or spend their time in the engine's helper functions.
-const SPINNING: [&str; 3] = [
+const SPINNING: [&str; 5] = [
     r#"(module (func (export "_start") (loop (br 0))))"#,
     r#"(module (memory 1) (func (export "_start")
         (loop (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536)) (drop (memory.grow (i32.const 0))) (br 0))))"#,
     r#"(module (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
         (func (export "_start") (loop (drop (call $yield)) (br 0))))"#,
+    r#"(module (memory 8192) (func (export "_start")
+        (loop (memory.fill (i32.const 0) (i32.const 1) (i32.const 0x20000000)) (br 0))))"#,
+    r#"(module (memory 8192) (func (export "_start")
+        (loop (memory.copy (i32.const 8) (i32.const 0) (i32.const 0x1ffffff0)) (br 0))))"#,
 ];
 
 #[test]
@@ -183,6 +187,69 @@ fn memory_grows_to_the_limit_and_no_further() {
     config.limits.memory_bytes = 1 << 20;
     let error = bench.start(config).unwrap_err();
     assert_eq!(error, ModuleError::Memory { needed: 2 << 30, limit: 1 << 20 });
+}
+
+#[test]
+fn a_table_grows_to_its_limit_and_no_further() {
+    let bench = Bench::new();
+    let wat = |table: &str, by: u32| {
+        format!(
+            r#"(module {EXIT} (table {table} funcref) (func (export "_start")
+                (call $exit (table.grow (ref.null func) (i32.const {by})))))"#
+        )
+    };
+    let refused = Ending::End(End::Exit(u32::MAX));
+    assert_eq!(bench.run(&wat("1", (1 << 20) - 1)).unwrap().ending, Ending::End(End::Exit(1)));
+    assert_eq!(bench.run(&wat("1", 1 << 20)).unwrap().ending, refused);
+    assert_eq!(bench.run(&wat("1 4000000", 1 << 20)).unwrap().ending, refused);
+    let Ending::End(End::Trap { message }) = bench.run(&wat("2000000", 0)).unwrap().ending else { panic!() };
+    assert!(message.contains("2000000 elements"), "{message}");
+}
+
+#[test]
+fn a_reactor_is_initialized_before_its_functions() {
+    let bench = Bench::new();
+    let wat = format!(
+        r#"(module {EXIT} (global $set (mut i32) (i32.const 1))
+            (func (export "_initialize") (global.set $set (i32.add (global.get $set) (i32.const 1))))
+            (func (export "_start") (call $exit (global.get $set)))
+            (func (export "run") (call $exit (global.get $set))))"#
+    );
+    for (function, code) in [("run", 2), ("_initialize", 0), ("_start", 1)] {
+        let config = GuestConfig { function: function.into(), ..bench.config(&wat).unwrap() };
+        let finished = bench.start(config).unwrap().wait(Duration::from_secs(10)).unwrap();
+        assert_eq!(finished.ending, Ending::End(End::Exit(code)), "{function}");
+    }
+    let wat = r#"(module (func (export "_initialize") (param i32)) (func (export "run")))"#;
+    let config = GuestConfig { function: "run".into(), ..bench.config(wat).unwrap() };
+    let error = bench.start(config).unwrap_err();
+    assert_eq!(error, ModuleError::WrongFunction { name: "_initialize".into(), found: "func (i32)".into() });
+}
+
+#[test]
+fn what_happens_in_the_start_section_counts() {
+    let bench = Bench::new();
+    let finished =
+        bench.run(r#"(module (memory 2) (func $f (unreachable)) (start $f) (func (export "_start")))"#).unwrap();
+    let Ending::End(End::Trap { message }) = finished.ending else { panic!("{:?}", finished.ending) };
+    assert!(message.starts_with("unreachable instruction executed\n  at f (+0x"), "{message}");
+    assert_eq!(finished.memory_bytes_peak, 2 << 16);
+    let wat = format!(r#"(module {EXIT} (func $f (call $exit (i32.const 9))) (start $f) (func (export "_start")))"#);
+    assert_eq!(bench.run(&wat).unwrap().ending, Ending::End(End::Exit(9)));
+}
+
+#[test]
+fn artifacts_that_others_can_write_are_not_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::new();
+    let wat = r#"(module (func (export "_start")))"#;
+    let source = || bench.run(wat).unwrap().artifact;
+    assert_eq!((source(), source()), (ArtifactSource::Compiled, ArtifactSource::Cached));
+    let path = std::fs::read_dir(bench.dir.path().join("artifacts")).unwrap().next().unwrap().unwrap().path();
+    for mode in [0o664, 0o646] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!((source(), source()), (ArtifactSource::Recompiled, ArtifactSource::Cached), "{mode:o}");
+    }
 }
 
 #[test]
@@ -254,6 +321,8 @@ fn unusable_modules_are_explained() {
     assert!(message.contains("fd_wrte (closest known: wasi_snapshot_preview1.fd_write), env.foo"), "{message}");
     let message = error(r#"(module (import "wasi_snapshot_preview1" "fd_write" (func (param i64))))"#);
     assert!(message.contains("as func (i64) (it is func (i32, i32, i32, i32) -> i32 here)"), "{message}");
+    let many = (0..60).map(|i| format!(r#"(import "env" "f{i}" (func))"#)).collect::<Vec<_>>();
+    assert!(error(&format!("(module {})", many.concat())).ends_with("env.f48, env.f49, and 10 more"));
     assert!(error(r#"(module (memory 1 2 shared) (func (export "_start")))"#).contains("threads"));
     let relaxed = r#"(module (func (export "_start") (drop (i8x16.relaxed_swizzle (v128.const i64x2 0 0) (v128.const i64x2 0 0)))))"#;
     assert!(error(relaxed).contains("relaxed SIMD"), "{}", error(relaxed));

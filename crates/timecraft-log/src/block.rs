@@ -9,6 +9,7 @@ use crate::config::Compression;
 use crate::error::Reason;
 use crate::record::{CALL_END, CALL_START, RECORD_BYTES_MAX, RecordView};
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
+use std::ops::RangeInclusive;
 
 /// Length of a block's header, in bytes.
 pub const BLOCK_HEADER_LEN: usize = 80;
@@ -24,6 +25,8 @@ pub(crate) const FLAG_END: u8 = 2;
 /// Uncompressed length of a block, at most: the largest record, or the largest `block_bytes_max`
 /// and a record just below it, each with room for codes longer than what they stand for.
 const RAW_LEN_MAX: usize = RECORD_BYTES_MAX + (64 << 10);
+/// Lengths that a block with its header can have, in bytes.
+pub(crate) const BLOCK_LENS: RangeInclusive<usize> = BLOCK_HEADER_LEN..=BLOCK_HEADER_LEN + RAW_LEN_MAX;
 pub(crate) const BLOCK_BYTES_MIN: usize = 1 << 10;
 pub(crate) const BLOCK_BYTES_MAX: usize = 1 << 20;
 

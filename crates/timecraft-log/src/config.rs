@@ -44,7 +44,8 @@ pub struct LogConfig {
     pub epoch: u32,
     /// File of the ring, best on tmpfs. `None`: `ring.buf` in `dir`.
     pub ring_path: Option<PathBuf>,
-    /// Capacity of the ring: a power of two, at least a page, at most 1 GiB.
+    /// Capacity of the ring: a power of two, 64 KiB to 1 GiB. A record must fit, so that what runs guests needs
+    /// [`RECORD_BYTES_MAX`](crate::RECORD_BYTES_MAX) at least.
     pub ring_bytes: usize,
     /// A block is closed when its encoded, uncompressed records reach this size (1 KiB to 1 MiB).
     pub block_bytes_max: usize,

@@ -56,8 +56,8 @@ impl LogReader {
     /// Opens the log in `dir`, at its first record.
     pub fn open(dir: &Path) -> Result<Self, LogError> {
         let mut segments: Vec<SegmentInfo> = Vec::new();
-        for (_, path) in list_segments(dir)? {
-            match SegmentReader::open(&path) {
+        for (number, path) in list_segments(dir)? {
+            match SegmentReader::open_numbered(&path, number) {
                 Ok(reader) => segments.push(reader.info().clone()),
                 // The writer has just created it.
                 Err(LogError::Corrupt { reason: Reason::Truncated, .. }) if !segments.is_empty() => {}
@@ -156,9 +156,10 @@ impl LogReader {
     fn refresh(&mut self) -> Result<(), LogError> {
         loop {
             let last = self.segments.last_mut().expect("a log has a segment");
-            let next_path = self.dir.join(segment_name(last.start.number + 1));
+            let Some(number) = last.start.number.checked_add(1) else { return Ok(()) };
+            let next_path = self.dir.join(segment_name(number));
             // Looked for before the last segment is read: that one is complete if this is there.
-            let next = match SegmentReader::open(&next_path) {
+            let next = match SegmentReader::open_numbered(&next_path, number) {
                 Ok(reader) => Some(reader.info().clone()),
                 Err(LogError::Corrupt { reason: Reason::Truncated, .. }) => None,
                 Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,

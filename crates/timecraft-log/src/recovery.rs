@@ -107,7 +107,7 @@ fn check_segments(dir: &Path, past: &mut Past) -> Result<Option<SegmentReader>, 
     let mut begun = false;
     for (number, path) in segments {
         let is_last = Some(number) == last_number;
-        let mut reader = match SegmentReader::open(&path) {
+        let mut reader = match SegmentReader::open_numbered(&path, number) {
             Err(LogError::Corrupt { offset, reason: Reason::Truncated, .. }) if is_last => {
                 // Killed between the creation of the file and its header.
                 dir::remove_if_there(&path)?;
@@ -146,7 +146,7 @@ fn check_segments(dir: &Path, past: &mut Past) -> Result<Option<SegmentReader>, 
 fn note_segment(past: &mut Past, reader: &SegmentReader) -> Result<(), LogError> {
     let info = reader.info();
     past.next_seq = info.next_seq;
-    past.next_number = info.start.number + 1;
+    past.next_number = info.start.number.saturating_add(1);
     past.chain = match reader.entries().last() {
         Some(last) => reader.block_info(last)?.chain,
         None => info.start.chain,

@@ -1,13 +1,14 @@
 //! Segments: files of blocks, with an index and a footer once they are sealed.
 
 use crate::FORMAT_VERSION;
-use crate::block::{BLOCK_HEADER_LEN, BlockInfo, EncodedBlock, FLAG_END};
+use crate::block::{BLOCK_HEADER_LEN, BLOCK_LENS, BlockInfo, EncodedBlock, FLAG_END};
 use crate::bulk::Bulk;
 use crate::bytes::{put, u16_at, u32_at, u64_at};
 use crate::error::{LogError, Reason};
 use crate::storage::{DIRECT_ALIGN, SegmentFile, Storage, sync_dir, write_all};
 use std::collections::VecDeque;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -148,6 +149,20 @@ impl BlockList {
     fn end(&self) -> u64 {
         self.entries.last().map_or(SEGMENT_HEADER_LEN as u64, |last| last.offset + u64::from(last.len))
     }
+}
+
+/// Whether these can be the blocks of a segment with records `seqs`: one behind the other, from the segment's header to
+/// `end`. Checksums keep accidents out; this keeps a made-up index from deciding how much a reader allocates.
+fn are_in_a_row(entries: &[IndexEntry], end: u64, seqs: Range<u64>) -> bool {
+    let (mut offset, mut seq_min) = (SEGMENT_HEADER_LEN as u64, seqs.start);
+    let is_next = |entry: &IndexEntry| {
+        let fits = entry.offset == offset && BLOCK_LENS.contains(&(entry.len as usize));
+        let numbered = entry.base_seq >= seq_min && entry.base_seq < seqs.end;
+        offset += u64::from(entry.len);
+        seq_min = entry.base_seq.saturating_add(1);
+        fits && numbered
+    };
+    entries.iter().all(is_next) && offset == end && entries.first().is_none_or(|first| first.base_seq == seqs.start)
 }
 
 /// File name of the segment with this number.
@@ -479,6 +494,17 @@ impl SegmentReader {
         Ok(reader)
     }
 
+    /// Opens segment `number` of a log, which is in the file named after it. Readers go from one to the next by number:
+    /// a header that says otherwise would lead them in circles.
+    pub(crate) fn open_numbered(path: &Path, number: u32) -> Result<Self, LogError> {
+        let reader = Self::open(path)?;
+        if reader.info.start.number == number {
+            Ok(reader)
+        } else {
+            Err(LogError::corrupt(path, 24, None, Reason::Malformed("number of a segment")))
+        }
+    }
+
     /// What the scan for blocks ended at, if that was neither a block nor the end of the file.
     pub fn damage(&self) -> Option<LogError> {
         self.damage.map(|reason| self.corrupt(self.blocks.end(), self.info.next_seq, reason))
@@ -572,10 +598,15 @@ impl SegmentReader {
         if crc32c::crc32c(&index) != u32_at(&footer, 20) {
             return Ok(false);
         }
+        let entries: Vec<_> = index[INDEX_HEADER_LEN..].chunks_exact(INDEX_ENTRY_LEN).map(IndexEntry::parse).collect();
+        let next_seq = u64_at(&footer, 32);
+        if !are_in_a_row(&entries, index_at, self.info.start.base_seq..next_seq) {
+            return Ok(false);
+        }
         self.blocks.last = None;
-        self.blocks.entries = index[INDEX_HEADER_LEN..].chunks_exact(INDEX_ENTRY_LEN).map(IndexEntry::parse).collect();
+        self.blocks.entries = entries;
         self.info.sealed = true;
-        self.info.next_seq = u64_at(&footer, 32);
+        self.info.next_seq = next_seq;
         self.info.last_time_ns = u64_at(&footer, 48);
         self.info.has_end = u16_at(&footer, 6) & u16::from(FLAG_END) != 0;
         Ok(true)

@@ -214,6 +214,50 @@ fn damage_is_reported_with_its_place() {
     assert!(message.contains("000000.tcl at offset") && message.contains("corrupt crc"), "{message}");
 }
 
+/// Overwrites a field in a segment's index or footer, and makes the checksums match.
+fn forge_tail(bytes: &mut [u8], at: usize, field: &[u8]) {
+    let footer = bytes.len() - 64;
+    let index = u64::from_le_bytes(bytes[footer + 8..footer + 16].try_into().unwrap()) as usize;
+    let at = index + at;
+    bytes[at..at + field.len()].copy_from_slice(field);
+    let crc = crc32c::crc32c(&bytes[index..footer]);
+    bytes[footer + 20..footer + 24].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[footer..footer + 60]);
+    bytes[footer + 60..].copy_from_slice(&crc.to_le_bytes());
+}
+
+#[test]
+fn a_made_up_index_is_not_believed() {
+    let good = small_segment(Compression::None, 60);
+    let footer_at = good.len() - 64 - u64::from_le_bytes(good[good.len() - 56..][..8].try_into().unwrap()) as usize;
+    // Offset, number and length of the first entry; offset of the second; number behind the last record.
+    for (at, field) in [(8, 65), (16, 1), (32, u64::from(u32::MAX)), (40, 0), (footer_at + 32, 0)] {
+        let mut bytes = good.clone();
+        let len = if at == 32 { 4 } else { 8 };
+        forge_tail(&mut bytes, at, &field.to_le_bytes()[..len]);
+        let dir = dir_with(&bytes);
+        assert!(read_log(dir.path()) == samples(60), "{at}");
+    }
+}
+
+#[test]
+fn segments_with_wrong_numbers_lead_nobody_in_circles() {
+    for (name, number) in [("000000.tcl", u32::MAX), ("000001.tcl", 0), ("000001.tcl", 2)] {
+        let dir = tempfile::tempdir().unwrap();
+        write_log(small_config(dir.path()), &samples(1_000));
+        let path = dir.path().join(name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[24..28].copy_from_slice(&number.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        let wrong = |error: Option<LogError>| {
+            matches!(error, Some(LogError::Corrupt { reason: Reason::Malformed("number of a segment"), .. }))
+        };
+        assert!(wrong(LogReader::open(dir.path()).err()) && wrong(recover(dir.path()).err()), "{name} says {number}");
+    }
+}
+
 #[test]
 fn a_truncated_segment_in_the_middle_is_an_error() {
     let dir = tempfile::tempdir().unwrap();

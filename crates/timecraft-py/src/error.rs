@@ -60,7 +60,9 @@ pub(crate) fn session(error: &SessionError) -> PyErr {
         SessionError::Module(error) => module(error),
         SessionError::Host(error) => host(error),
         SessionError::Log(error) => log(error),
-        SessionError::NotRecorded | SessionError::System(_) => python::EngineError::new_err(error.to_string()),
+        SessionError::NotRecorded | SessionError::RecordsLost(_) | SessionError::System(_) => {
+            python::EngineError::new_err(error.to_string())
+        }
     }
 }
 

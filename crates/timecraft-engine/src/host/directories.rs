@@ -17,6 +17,8 @@ const ENTRIES_MAX: usize = 1_000_000;
 const NAMES_BYTES_MAX: usize = 64 << 20;
 /// All listings of a guest together, bytes: opening a directory often must not use up the host's memory.
 const LISTINGS_BYTES_MAX: usize = 128 << 20;
+/// What one `fd_readdir` hands over, bytes: its record must hold it.
+const READDIR_BYTES_MAX: u32 = 2 << 20;
 /// What one `getdents` takes, bytes.
 const DIRENTS_BYTES: usize = 32 << 10;
 
@@ -84,11 +86,21 @@ impl Listing {
         self.entries.capacity() * size_of::<ListedEntry>() + self.names.capacity()
     }
 
+    /// Where the entries from `cookie` on begin.
+    fn first(&self, cookie: u64) -> usize {
+        usize::try_from(cookie).unwrap_or(usize::MAX).min(self.entries.len())
+    }
+
+    /// Size of the entries from `cookie` on, as the guest gets them.
+    fn bytes_from(&self, cookie: u64) -> u64 {
+        let entries = &self.entries[self.first(cookie)..];
+        entries.iter().map(|entry| u64::from(size::DIRENT) + u64::from(entry.len)).sum()
+    }
+
     /// Writes entries from `cookie` on, the last one cut off if it must be; returns how many bytes.
     fn fill(&self, cookie: u64, buffer: &mut [u8]) -> usize {
         let mut used = 0;
-        let first = usize::try_from(cookie).unwrap_or(usize::MAX).min(self.entries.len());
-        for (index, entry) in self.entries.iter().enumerate().skip(first) {
+        for (index, entry) in self.entries.iter().enumerate().skip(self.first(cookie)) {
             let mut dirent = [0; size::DIRENT as usize];
             dirent[0..8].copy_from_slice(&(index as u64 + 1).to_le_bytes());
             dirent[8..16].copy_from_slice(&entry.inode.to_le_bytes());
@@ -123,10 +135,14 @@ impl Host {
             Some(listing) if cookie != 0 => listing,
             _ => Listing::read(directory.fd.as_fd())?,
         };
+        let listing = directory.listing.insert(listing);
+        // Less than was asked for would tell the guest that the listing is over.
+        if len > READDIR_BYTES_MAX && listing.bytes_from(cookie) > u64::from(READDIR_BYTES_MAX) {
+            return Err(Errno::Overflow.into());
+        }
         let used = listing.fill(cookie, memory.buffer(ptr, len)?) as u32;
         memory.filled(ptr, used);
         memory.write_u32(args.u32(4), used)?;
-        directory.listing = Some(listing);
         if cookie == 0 {
             self.drop_listings(args.u32(0));
         }

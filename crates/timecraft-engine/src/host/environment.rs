@@ -5,8 +5,9 @@ use super::{Host, HostError, Outcome, Stop};
 use crate::abi::clockid;
 use crate::{Errno, Halt, Kill, Memory};
 
-/// All arguments together, and all environment variables together, bytes: what `execve` takes as a rule.
-const STRINGS_BYTES_MAX: usize = 8 << 20;
+/// All arguments together, and all environment variables together, bytes. A guest gets them in one call, which must fit
+/// into one record with what else is in it.
+const STRINGS_BYTES_MAX: usize = timecraft_log::RECORD_BYTES_MAX - (4 << 10);
 /// One `random_get`, bytes. The guest's length must not decide how long the host is busy.
 const RANDOM_BYTES_MAX: u32 = 1 << 20;
 /// The kernel's clocks count nanoseconds.

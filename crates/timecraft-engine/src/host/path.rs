@@ -11,10 +11,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno as Os;
 
+use crate::abi::bounds::PATH_BYTES_MAX;
 use crate::{Errno, Memory};
 
-/// A path, bytes: what Linux takes (`PATH_MAX`).
-const PATH_BYTES_MAX: u32 = 4096;
 /// How often a resolution is tried again that a rename elsewhere on the system has disturbed.
 const RACES_MAX: usize = 64;
 

@@ -7,14 +7,10 @@ use super::arguments::Arguments;
 use super::quota::Quota;
 use super::table::{Entry, Kind, OpenFile};
 use super::{Host, Outcome, Scratch, Stop};
+use crate::abi::bounds::{IOVECS_MAX, TRANSFER_BYTES_MAX};
 use crate::abi::{fdflags, rights, size};
 use crate::memory::Region;
 use crate::{Errno, KillSwitch, Memory};
-
-/// One read or write, bytes. Short counts are legal, and bound what a single call keeps busy and what its record holds.
-pub(super) const TRANSFER_BYTES_MAX: u32 = 1 << 20;
-/// Buffers in one scatter or gather list, as Linux has it (`IOV_MAX`).
-const IOVECS_MAX: u32 = 1024;
 
 /// The guest's list of buffers, cut to [`TRANSFER_BYTES_MAX`] in all. All are checked, those beyond the cut too.
 pub(super) fn iovecs(ptr: u32, count: u32, memory: &mut Memory<'_>, regions: &mut Vec<Region>) -> Result<u32, Errno> {

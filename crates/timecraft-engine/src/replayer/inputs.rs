@@ -5,13 +5,12 @@
 
 use timecraft_log::digest_sent;
 
+use crate::abi::bounds::IOVECS_MAX;
 use crate::abi::{event, size};
 use crate::calls::Kind;
 use crate::memory::Region;
 use crate::{Call, Memory};
 
-/// Buffers in one list, at most: the host refuses longer ones.
-const IOVECS_MAX: u32 = 1024;
 /// Bytes of one input that a report keeps, at most: enough to see what a difference is about.
 const REPORT_BYTES_MAX: u32 = 4096;
 

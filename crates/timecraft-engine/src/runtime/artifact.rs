@@ -1,13 +1,14 @@
 //! The cache of machine code: one file per module and compiler, safe to share between processes.
 //!
-//! Machine code from the cache is executed without further checks, so the directory must be the user's own (it is made
-//! with mode 0700), and each file carries a checksum: a damaged one is compiled anew.
+//! Machine code from the cache is executed without further checks. So the directory is made with mode 0700, a file that
+//! others own or may write is not used, and each file carries a checksum: what is damaged or not ours is compiled anew.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -22,13 +23,17 @@ use super::module::ModuleError;
 const MAGIC: &[u8; 8] = b"TCMC\x01\0\0\0";
 /// Magic, CRC-32C of the body, padding. A multiple of 16 because the body's structures are read in place.
 const HEADER_BYTES: usize = 16;
+/// Permissions of group and others to write.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+/// Writers of this process so far.
+static WRITERS: AtomicU64 = AtomicU64::new(0);
 
 /// Where a module's machine code came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArtifactSource {
     Cached,
     Compiled,
-    /// The cached file was damaged.
+    /// The cached file was damaged, or others could have written it.
     Recompiled,
 }
 
@@ -88,8 +93,11 @@ impl ArtifactCache {
     /// Writes beside and renames: readers see the whole file or none, and of two writers the last wins.
     fn store(&self, path: &Path, body: &[u8]) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        let written = File::create(&temporary).and_then(|mut file| {
+        // A name of its own for each writer, in this process too: a file that was renamed must never be written again.
+        let writer = WRITERS.fetch_add(1, Ordering::Relaxed);
+        let temporary = path.with_extension(format!("{}-{writer}.tmp", std::process::id()));
+        let created = File::options().write(true).create(true).truncate(true).mode(0o644).open(&temporary);
+        let written = created.and_then(|mut file| {
             file.write_all(MAGIC)?;
             file.write_all(&crc32c::crc32c(body).to_le_bytes())?;
             file.write_all(&[0; 4])?;
@@ -134,7 +142,7 @@ fn deserialize(engine: &Engine, file: Mapped) -> Option<Module> {
         return None;
     }
     // SAFETY: the body is what this engine's `serialize` returned: the name holds the digest of module, engine and
-    // flags, the checksum was right, and the directory is writable by its owner alone.
+    // flags, the checksum was right, and nobody but its owner (we, or root) can have written the file.
     unsafe { Module::deserialize_unchecked(engine, body) }.ok()
 }
 
@@ -149,7 +157,12 @@ impl Mapped {
     #[allow(unsafe_code)]
     fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        let metadata = file.metadata()?;
+        let owned = metadata.uid() == rustix::process::geteuid().as_raw() || metadata.uid() == 0;
+        if !owned || metadata.mode() & WRITABLE_BY_OTHERS != 0 {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let len = usize::try_from(metadata.len()).unwrap_or(0);
         if len < HEADER_BYTES {
             return Err(io::ErrorKind::InvalidData.into());
         }

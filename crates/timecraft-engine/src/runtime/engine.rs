@@ -1,5 +1,6 @@
 //! wasmer as we configure it, and what of the configuration a log depends on.
 
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -108,6 +109,9 @@ impl Compiler {
 }
 
 const PAGE_BYTES: u64 = 65536;
+/// Elements of one table. They lie outside linear memory, so that its limit doesn't bound them; compilers put the
+/// functions there whose address is taken, a few ten thousand in large programs.
+const TABLE_ELEMENTS_MAX: u32 = 1 << 20;
 
 /// The same set as `module::features`, in wasmer's terms.
 fn features() -> Features {
@@ -125,6 +129,19 @@ impl GuestMemory {
     /// The definition, null for a guest without memory.
     pub(super) fn definition(&self) -> *mut VMMemoryDefinition {
         self.0.load(Ordering::Acquire)
+    }
+
+    /// The addresses that the guest's memory takes. Safe to ask for in a signal handler on the guest's thread.
+    #[allow(unsafe_code)]
+    pub(super) fn range(&self) -> Range<usize> {
+        let definition = self.definition();
+        if definition.is_null() {
+            return 0..0;
+        }
+        // SAFETY: the definition lives as long as the instance. It is read on the thread that runs the guest, or by the
+        // guest's owner once that is over, so that nobody writes it meanwhile.
+        let (base, len) = unsafe { ((*definition).base as usize, (*definition).current_length) };
+        base..base + len
     }
 }
 
@@ -149,6 +166,16 @@ impl GuestTunables {
         ty.maximum = Some(ty.maximum.unwrap_or(self.memory_pages_max).min(self.memory_pages_max));
         Ok(ty)
     }
+}
+
+/// The type with its maximum lowered to what a guest may have: beyond, `table.grow` fails as for want of memory.
+fn limited_table(ty: &TableType) -> Result<TableType, String> {
+    if ty.minimum > TABLE_ELEMENTS_MAX {
+        return Err(format!("a table has {} elements at start, and the limit is {TABLE_ELEMENTS_MAX}", ty.minimum));
+    }
+    let mut ty = *ty;
+    ty.maximum = Some(ty.maximum.unwrap_or(TABLE_ELEMENTS_MAX).min(TABLE_ELEMENTS_MAX));
+    Ok(ty)
 }
 
 impl Tunables for GuestTunables {
@@ -179,7 +206,7 @@ impl Tunables for GuestTunables {
     }
 
     fn create_host_table(&self, ty: &TableType, style: &TableStyle) -> Result<VMTable, String> {
-        self.base.create_host_table(ty, style)
+        self.base.create_host_table(&limited_table(ty)?, style)
     }
 
     #[allow(unsafe_code)]
@@ -190,7 +217,7 @@ impl Tunables for GuestTunables {
         location: NonNull<VMTableDefinition>,
     ) -> Result<VMTable, String> {
         // SAFETY: the caller's promise about `location` is passed on.
-        unsafe { self.base.create_vm_table(ty, style, location) }
+        unsafe { self.base.create_vm_table(&limited_table(ty)?, style, location) }
     }
 
     fn vmconfig(&self) -> &VMConfig {

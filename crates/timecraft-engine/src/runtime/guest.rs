@@ -37,7 +37,7 @@ pub struct GuestConfig {
     /// SHA-256 of the wasm bytes, hex.
     pub digest: String,
     pub cache: ArtifactCache,
-    /// Exported function to call.
+    /// Exported function to call. A reactor's `_initialize` is called before any other but itself.
     pub function: String,
     pub limits: Limits,
     pub compiler: Compiler,
@@ -135,15 +135,28 @@ fn check(info: &ModuleInfo, config: &GuestConfig) -> Result<Vec<crate::Call>, Mo
     if info.memory_min_bytes > config.limits.memory_bytes {
         return Err(ModuleError::Memory { needed: info.memory_min_bytes, limit: config.limits.memory_bytes });
     }
-    let name = config.function.clone();
-    match info.exports.iter().find(|(export, _)| *export == name) {
-        Some((_, ty)) if ty == "func ()" => Ok(calls),
-        Some((_, found)) if !found.starts_with("func") => {
-            Err(ModuleError::NotFunction { name, found: found.clone() })
+    for name in entry_points(&config.function, |name| info.exports.iter().any(|(export, _)| export == name)) {
+        let name = name.to_owned();
+        match info.exports.iter().find(|(export, _)| *export == name) {
+            Some((_, ty)) if ty == "func ()" => {}
+            Some((_, found)) if !found.starts_with("func") => {
+                return Err(ModuleError::NotFunction { name, found: found.clone() });
+            }
+            Some((_, found)) => return Err(ModuleError::WrongFunction { name, found: found.clone() }),
+            None => return Err(ModuleError::NoFunction { name, exported: exported_functions(info) }),
         }
-        Some((_, found)) => Err(ModuleError::WrongFunction { name, found: found.clone() }),
-        None => Err(ModuleError::NoFunction { name, exported: exported_functions(info) }),
     }
+    Ok(calls)
+}
+
+/// What a command exports as its beginning, and a reactor as what comes before all else (WASI's application ABI).
+const START: &str = "_start";
+const INITIALIZE: &str = "_initialize";
+
+/// The functions that a run of `function` calls, in order.
+fn entry_points(function: &str, is_exported: impl Fn(&str) -> bool) -> Vec<&str> {
+    let is_of_reactor = function != START && function != INITIALIZE && is_exported(INITIALIZE);
+    is_of_reactor.then_some(INITIALIZE).into_iter().chain([function]).collect()
 }
 
 fn exported_functions(info: &ModuleInfo) -> String {
@@ -286,7 +299,8 @@ fn run<S: System + 'static>(
     let mut store = Store::new(engine);
     ignore_foreign_signals();
     let interrupted = Arc::new(AtomicBool::new(false));
-    store.set_trap_handler(Some(only_within(code_range(&module), Arc::clone(&interrupted))));
+    let handler = only_within(code_range(&module), memory.clone(), Arc::clone(&interrupted));
+    store.set_trap_handler(Some(handler));
     let imports = gate::imports(&mut store, &raw mut *gate, &calls);
 
     let started = Instant::now();
@@ -301,8 +315,7 @@ fn run<S: System + 'static>(
             other => RuntimeError::new(other.to_string()),
         })?;
         instantiate_ns = elapsed_ns(started);
-        let function = instance.exports.get_function(&config.function).map_err(|e| RuntimeError::new(e.to_string()))?;
-        let result = function.call(&mut store, &[]).map(|_| ());
+        let result = enter(&mut store, &instance, &config.function);
         operators = super::engine::operators(config.compiler, &mut store, &instance);
         result
     }));
@@ -332,6 +345,15 @@ fn run<S: System + 'static>(
     };
     // The store's functions still point to the gate, but nobody can call them any more.
     (finished, gate.system, store)
+}
+
+/// Calls the guest's function, and before it what must come first.
+fn enter(store: &mut Store, instance: &Instance, function: &str) -> Result<(), RuntimeError> {
+    for name in entry_points(function, |name| instance.exports.contains(name)) {
+        let function = instance.exports.get_function(name).map_err(|error| RuntimeError::new(error.to_string()))?;
+        function.call(store, &[])?;
+    }
+    Ok(())
 }
 
 fn elapsed_ns(since: Instant) -> u64 {

@@ -15,33 +15,59 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use wasmer_types::StoreId;
 use wasmer_vm::interrupt_registry;
 
+use super::engine::GuestMemory;
 use super::guest::Limits;
 use crate::{Kill, KillSwitch};
 
 /// Interval at which a requested interrupt is repeated: one that arrives while the guest is inside the host or the
-/// engine's own functions is ignored there. Short, because a guest that does nothing but fill memory is in its own code
+/// engine's own functions is ignored there. Short, because a guest that does nothing but call these is in its own code
 /// only a hundredth of the time.
 const RETRY: Duration = Duration::from_micros(50);
 
-/// A handler for `Store::set_trap_handler`: lets interrupts through only while the guest's own code runs. Unwinding
-/// out of the engine's helper functions (memory growth, say) would leave their locks taken.
+/// A handler for `Store::set_trap_handler`: lets interrupts through only while the guest's own code runs, or libc works
+/// on the guest's memory. Unwinding out of other helper functions of the engine (memory growth, say) would leave their
+/// locks taken; out of `memset` or `memmove` it leaves nothing, and a guest that fills gigabytes is nowhere else.
+/// A host call's own `memset` is not meant: it runs on another stack, out of which the engine never unwinds.
 ///
 /// `interrupted` is set when one got through. The trap's code doesn't tell: at an instruction that may trap by itself,
 /// such as a load, wasmer reports that instruction's own trap.
 pub(super) fn only_within(
     code: Range<usize>,
+    memory: GuestMemory,
     interrupted: Arc<AtomicBool>,
 ) -> Box<dyn Fn(i32, *const libc::siginfo_t, *const libc::c_void) -> bool + Send + Sync> {
+    let libc_code = libc_code();
     Box::new(move |signal, _info, context| {
         if signal != libc::SIGUSR1 {
             return false;
         }
-        let is_within = code.contains(&program_counter(context));
+        let Registers { pc, targets } = registers(context);
+        let is_bulk = || libc_code.contains(&pc) && targets.iter().any(|target| memory.range().contains(target));
+        let is_within = code.contains(&pc) || is_bulk();
         if is_within {
             interrupted.store(true, Ordering::Relaxed);
         }
         !is_within
     })
+}
+
+/// Where the machine code of the C library lies; empty if it isn't apart from ours.
+#[allow(unsafe_code)]
+fn libc_code() -> Range<usize> {
+    static CODE: OnceLock<Range<usize>> = OnceLock::new();
+    let find = || {
+        // SAFETY: looks up a name that ends with NUL.
+        let memset = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"memset".as_ptr()) } as usize;
+        let ours = libc_code as *const () as usize;
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        let ranges = maps.lines().filter_map(|line| {
+            let (start, rest) = line.split_once('-')?;
+            let (end, _) = rest.split_once(' ')?;
+            Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
+        });
+        ranges.into_iter().find(|range| range.contains(&memset) && !range.contains(&ours)).unwrap_or_default()
+    };
+    CODE.get_or_init(find).clone()
 }
 
 /// The handler that wasmer has for its interrupts, once it is wrapped.
@@ -80,14 +106,27 @@ extern "C" fn on_interrupt(signal: i32, info: *mut libc::siginfo_t, context: *mu
     }
 }
 
+/// Where a thread was interrupted.
+struct Registers {
+    pc: usize,
+    /// What `memset` and `memmove` write to: where they began, or where they are.
+    targets: [usize; 2],
+}
+
 #[allow(unsafe_code)]
-fn program_counter(context: *const libc::c_void) -> usize {
+fn registers(context: *const libc::c_void) -> Registers {
     // SAFETY: the kernel hands a ucontext_t to handlers installed with SA_SIGINFO, which wasmer's are.
     let context = unsafe { &*context.cast::<libc::ucontext_t>() };
     #[cfg(target_arch = "x86_64")]
-    return context.uc_mcontext.gregs[libc::REG_RIP as usize] as usize;
+    {
+        let register = |number: i32| context.uc_mcontext.gregs[number as usize] as usize;
+        Registers { pc: register(libc::REG_RIP), targets: [register(libc::REG_RAX), register(libc::REG_RDI)] }
+    }
     #[cfg(target_arch = "aarch64")]
-    return context.uc_mcontext.pc as usize;
+    {
+        let target = context.uc_mcontext.regs[0] as usize;
+        Registers { pc: context.uc_mcontext.pc as usize, targets: [target, target] }
+    }
 }
 
 /// Watches one guest: carries requests of its [`KillSwitch`] to its thread, and makes one when time runs out.

@@ -1,5 +1,7 @@
 //! Looking at modules before anything runs: is it wasm, what does it ask for, can we give it.
 
+use std::fmt::Write as _;
+
 use thiserror::Error;
 use wasmer::wasmparser::types::TypesRef;
 use wasmer::wasmparser::{
@@ -178,22 +180,34 @@ fn describe_export(export: Export<'_>, types: TypesRef<'_>) -> String {
 /// Checks that every import is a host call with the right signature, and returns the calls in the imports' order.
 ///
 /// # Errors
-/// [`ModuleError::UnknownImports`] lists all that don't, each with the closest known name.
+/// [`ModuleError::UnknownImports`] lists those that don't, each with the closest known name.
 pub fn host_calls(info: &ModuleInfo) -> Result<Vec<Call>, ModuleError> {
     let mut calls = Vec::with_capacity(info.imports.len());
     let mut unknown = Vec::new();
     for (module, name, found) in &info.imports {
         match Call::from_import(module, name) {
             Some(call) if expected_signature(call) == *found => calls.push(call),
-            Some(call) => {
-                let expected = expected_signature(call);
-                unknown.push(format!("{module}.{name} as {found} (it is {expected} here)"));
-            }
-            None => unknown.push(unknown_import(module, name)),
+            known => unknown.push((module, name, found, known)),
         }
     }
-    if unknown.is_empty() { Ok(calls) } else { Err(ModuleError::UnknownImports(unknown.join(", "))) }
+    if unknown.is_empty() {
+        return Ok(calls);
+    }
+    let shown = unknown.iter().take(UNKNOWN_SHOWN_MAX).map(|(module, name, found, known)| match known {
+        Some(call) => format!("{module}.{name} as {found} (it is {} here)", expected_signature(*call)),
+        None => unknown_import(module, name),
+    });
+    let mut list = shown.collect::<Vec<_>>().join(", ");
+    if unknown.len() > UNKNOWN_SHOWN_MAX {
+        let _ = write!(list, ", and {} more", unknown.len() - UNKNOWN_SHOWN_MAX);
+    }
+    Err(ModuleError::UnknownImports(list))
 }
+
+/// Unknown imports that an error lists: a module may have a hundred thousand.
+const UNKNOWN_SHOWN_MAX: usize = 50;
+/// Longest name that is compared with the known ones, bytes.
+const NAME_BYTES_MAX: usize = 64;
 
 /// The text of a call's wasm signature, as [`inspect`] prints it.
 fn expected_signature(call: Call) -> String {
@@ -216,6 +230,7 @@ fn unknown_import(module: &str, name: &str) -> String {
     }
     let closest = CALLS
         .iter()
+        .filter(|_| name.len() <= NAME_BYTES_MAX)
         .map(|spec| (strsim::damerau_levenshtein(name, spec.name), spec.name))
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, _)| *distance <= 3);

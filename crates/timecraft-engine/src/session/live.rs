@@ -93,7 +93,7 @@ pub(super) fn recorded(
 }
 
 /// The host, with faults if asked for.
-pub(super) fn unruly(host: Host, chaos: Option<(f64, u64)>) -> Box<dyn System> {
+fn unruly(host: Host, chaos: Option<(f64, u64)>) -> Box<dyn System> {
     match chaos {
         Some((ratio, seed)) => Box::new(Chaos::new(host, ratio, seed)),
         None => Box::new(host),

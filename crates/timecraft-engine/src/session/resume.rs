@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use timecraft_log::LogReader;
 
-use super::live::{LogOptions, open_log, recorded, unruly};
+use super::live::{LogOptions, open_log, recorded};
 use super::{Replayed, RunConfig, Session, SessionError, Shared, kill_switch, start};
 use crate::System;
+use crate::chaos::Chaos;
 use crate::host::{Host, HostConfig};
 use crate::kill::KillSwitch;
 use crate::replayer::Options;
@@ -36,7 +37,10 @@ pub fn resume(config: ResumeConfig) -> Result<Session, SessionError> {
     let prepared = Prepared::new(run.guest)?;
     let kill = kill_switch()?;
     let shared = Arc::new(Shared::default());
-    timecraft_log::recover(&log.config.dir)?;
+    if let Some(seq) = timecraft_log::recover(&log.config.dir)?.first_lost_seq {
+        // What it did behind its last record would be done again.
+        return Err(SessionError::RecordsLost(seq));
+    }
     let reader = LogReader::open(&log.config.dir)?;
     let last_time_ns = reader.segments().last().map_or(0, |segment| segment.last_time_ns);
     let started_unix_ns = crate::view::summarize(&log.config.dir)?.start_unix_ns;
@@ -89,7 +93,10 @@ impl GoLive {
         let bytes_per_s_max = self.log.bytes_per_s_max;
         let ring = open_log(self.log, &self.shared, &*clock, self.last_time_ns).map_err(|error| error.to_string())?;
         let zero_ns = clock.monotonic_ns().wrapping_sub(self.last_time_ns);
-        let world = unruly(host, self.chaos);
+        let world: Box<dyn System> = match self.chaos {
+            Some((ratio, seed)) => Box::new(Chaos::new(host, ratio, seed).sparing_next()),
+            None => Box::new(host),
+        };
         Ok(recorded(world, ring, bytes_per_s_max, clock, zero_ns, self.kill, self.trace))
     }
 }

@@ -27,6 +27,7 @@ use std::path::PathBuf;
 
 use self::scratch::Scratch;
 use self::tree::{FileId, Kind, Landed, Name, Tree};
+use crate::abi::bounds::{IOVECS_MAX, PATH_BYTES_MAX, TRANSFER_BYTES_MAX};
 use crate::abi::{clockid, fdflags, filetype, lookupflags, oflags, rights, size, whence};
 use crate::calls;
 use crate::restore::{MOUNT_RIGHTS_BASE, MOUNT_RIGHTS_INHERITING, UNRESTRICTED};
@@ -255,19 +256,16 @@ impl Shadow {
         for param in call.spec().params {
             match param.kind {
                 calls::Kind::Path => {
-                    if let Ok(path) = memory.peek(arg(index), arg(index + 1)) {
+                    if arg(index + 1) <= PATH_BYTES_MAX
+                        && let Ok(path) = memory.peek(arg(index), arg(index + 1))
+                    {
                         sent.push((arg(index), path.to_vec()));
                     }
                 }
-                calls::Kind::IovecsOut => {
-                    let bytes = arg(index + 1).saturating_mul(size::IOVEC);
-                    if let Ok(list) = memory.peek(arg(index), bytes) {
+                calls::Kind::IovecsOut if arg(index + 1) <= IOVECS_MAX => {
+                    if let Ok(list) = memory.peek(arg(index), arg(index + 1) * size::IOVEC) {
                         sent.push((arg(index), list.to_vec()));
-                        let regions = list.chunks_exact(size::IOVEC as usize);
-                        sent.extend(regions.filter_map(|iovec| {
-                            let piece = memory.peek(u32_at(iovec, 0), u32_at(iovec, 4)).ok()?;
-                            Some((u32_at(iovec, 0), piece.to_vec()))
-                        }));
+                        sent.extend(pieces(list, memory));
                     }
                 }
                 _ => {}
@@ -696,6 +694,18 @@ impl Shadow {
         self.tree.symlink(&mut self.scratch, target, &name);
         Ok(())
     }
+}
+
+/// The buffers of a list, as much of them as the host takes of one call.
+fn pieces(list: &[u8], memory: &Memory<'_>) -> Vec<(u32, Vec<u8>)> {
+    let mut left = TRANSFER_BYTES_MAX;
+    let iovecs = list.chunks_exact(size::IOVEC as usize).map(|iovec| (u32_at(iovec, 0), u32_at(iovec, 4)));
+    let piece = |(ptr, len): (u32, u32)| {
+        let bytes = memory.peek(ptr, len.min(left)).ok()?;
+        left -= bytes.len() as u32;
+        Some((ptr, bytes.to_vec()))
+    };
+    iovecs.filter_map(piece).collect()
 }
 
 /// Whether a look-up follows a symbolic link at the end; its flags are the second argument.

@@ -374,6 +374,22 @@ fn an_append_that_looks_like_those_before_is_not_guessed_at() {
 }
 
 #[test]
+fn a_large_append_of_equal_bytes_is_judged_at_once() {
+    let mut world = World::new();
+    let data = vec![b'x'; 1 << 20];
+    std::fs::write(world.path("log"), vec![b'x'; 4 << 20]).unwrap();
+    world.open(4, "log", 0, fdflags::APPEND);
+    let list = [0u32.to_le_bytes(), (1u32 << 20).to_le_bytes()].concat();
+    let mut bytes = data;
+    bytes.extend_from_slice(&list);
+    let args = [4, 1 << 20, 1, OUT];
+    world.shadow.expect_in_flight(Call::FdWrite, &args, &Memory::new(&mut bytes, &mut Notes::default()));
+    let started = std::time::Instant::now();
+    assert!(matches!(world.finish(), Err(Mismatch::UnclearAppend { .. })));
+    assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
 fn results_tell_where_appends_landed() {
     let learn: [fn(&mut World); 4] =
         [|w| w.tell_offset(4), |w| w.stat(4), |w| w.seek(4, SeekFrom::Current(0)), |w| w.seek(4, SeekFrom::End(0))];
@@ -578,6 +594,28 @@ fn what_cannot_be_is_refused_clearly() {
     let mut world = World::with_limit(10);
     world.open(4, "f", NEW, 0);
     assert!(matches!(world.tell_write(4, &[0; 11]), Err(ShadowError::ScratchFull { max: 10 })));
+}
+
+#[test]
+fn inputs_of_the_call_in_flight_are_bounded_as_the_host_bounds_them() {
+    let mut world = World::new();
+    world.open(4, "f", NEW, 0);
+    let kept = |world: &World| {
+        let sent = &world.shadow.in_flight.as_ref().unwrap().sent;
+        (sent.len(), sent.iter().map(|(_, bytes)| bytes.len()).sum::<usize>())
+    };
+    let mut bytes = vec![0; 4 << 20];
+    for iovec in bytes[..8 * 1025].chunks_exact_mut(8) {
+        iovec[4..].copy_from_slice(&(3u32 << 20).to_le_bytes());
+    }
+    let mut notes = Notes::default();
+    let memory = Memory::new(&mut bytes, &mut notes);
+    world.shadow.expect_in_flight(Call::FdWrite, &[4, 0, 1024, OUT], &memory);
+    assert_eq!(kept(&world), (1025, 1024 * 8 + (1 << 20)));
+    world.shadow.expect_in_flight(Call::FdWrite, &[4, 0, 1025, OUT], &memory);
+    assert_eq!(kept(&world), (0, 0), "the host refuses such a list");
+    world.shadow.expect_in_flight(Call::PathUnlinkFile, &[3, 0, 4097], &memory);
+    assert_eq!(kept(&world), (0, 0), "and such a path");
 }
 
 #[test]

@@ -426,26 +426,29 @@ impl Comparison<'_> {
     /// Where the tail starts in the real file: it is at the end, but for the append in flight.
     fn find_tail(&self, tail: &Tail, least: u64) -> Result<u64, Mismatch> {
         let data = self.pending.filter(|pending| pending.at.is_none()).map_or(&[][..], |pending| &pending.data);
-        let mut fits = Vec::new();
+        let mut end = vec![0; self.real_size.min(data.len() as u64) as usize];
+        self.read(self.real_size - end.len() as u64, &mut end)?;
         // A write is cut short only where the kernel goes from page to page; anything else is there fully or not.
         let partial = if self.real_size.is_multiple_of(4096) { 1..data.len() } else { 0..0 };
-        for landed in [0].into_iter().chain(partial).chain((!data.is_empty()).then_some(data.len())) {
-            let Some(base) = self.real_size.checked_sub(tail.len + landed as u64).filter(|base| *base >= least) else {
-                continue;
-            };
-            let mut end = vec![0; landed];
-            self.read(base + tail.len, &mut end)?;
-            if end == data[..landed] && self.compare(&tail.bytes, base).is_ok() {
-                fits.push(base);
-            }
+        let fits = |landed: usize| {
+            let base = self.real_size.checked_sub(tail.len + landed as u64).filter(|base| *base >= least)?;
+            let is_there = end.ends_with(&data[..landed]) && self.compare(&tail.bytes, base).is_ok();
+            is_there.then_some(base)
+        };
+        let full = (!data.is_empty()).then_some(data.len());
+        let mut found = [0].into_iter().chain(partial.clone()).chain(full).filter_map(fits);
+        match (found.next(), found.next()) {
+            (Some(base), None) => return Ok(base),
+            (None, _) => return Err(Mismatch::Tail { file: self.label.clone() }),
+            _ => {}
         }
-        match fits[..] {
-            [base] => Ok(base),
-            // Both readings fit the bytes; a file that the guest made holds nothing but what it appended.
-            [_, .., 0] if self.is_new => Ok(0),
-            [] => Err(Mismatch::Tail { file: self.label.clone() }),
-            _ => Err(Mismatch::UnclearAppend { file: self.label.clone() }),
+        // Several readings fit the bytes; a file that the guest made holds nothing but what it appended.
+        let all = usize::try_from(self.real_size.saturating_sub(tail.len)).unwrap_or(usize::MAX);
+        let possible = all == 0 || all == data.len() || partial.contains(&all);
+        if self.is_new && possible && fits(all) == Some(0) {
+            return Ok(0);
         }
+        Err(Mismatch::UnclearAppend { file: self.label.clone() })
     }
 
     /// Compares all known bytes with the file, where they start at `base`.

@@ -78,6 +78,23 @@ fn any_buffer_that_holds_an_entry_lists_all() {
 }
 
 #[test]
+fn a_listing_is_never_more_than_a_record_holds() {
+    let mut world = World::new();
+    let dir = world.guest.open(RW, "empty").unwrap();
+    for index in 0..8000 {
+        std::fs::write(world.path(&format!("rw/empty/{index:0>250}")), "").unwrap();
+    }
+    world.guest.memory.resize(8 << 20, POISON);
+    let mut readdir = |len: u32, cookie| {
+        let args = [dir, BUFFER.into(), len.into(), cookie, OUT.into()];
+        (world.guest.call(Call::FdReaddir, &args), world.guest.u32(OUT))
+    };
+    assert_eq!(readdir(2 << 20, 0), (Errno::Success, 2 << 20));
+    assert_eq!(readdir((2 << 20) + 1, 0).0, Errno::Overflow);
+    assert_eq!(readdir(4 << 20, 4002), (Errno::Success, 4000 * 274), "what is left fits");
+}
+
+#[test]
 fn cookies_stay_when_names_come_and_go() {
     let mut world = World::new();
     let dir = world.guest.open(RW, "empty").unwrap();

@@ -26,6 +26,23 @@ fn a_limit_below_what_the_mounts_take_is_an_error() {
 }
 
 #[test]
+fn arguments_and_environment_fit_into_a_record_each() {
+    let host = |config: HostConfig| Host::new(config, Arc::new(KillSwitch::new().unwrap()));
+    let longest = timecraft_log::RECORD_BYTES_MAX - 4096 - 4 - 1;
+    for (len, fits) in [(longest, true), (longest + 1, false)] {
+        let text = vec![b'x'; len];
+        let errors = [
+            host(HostConfig { args: vec![text.clone()], ..HostConfig::default() }).err(),
+            host(HostConfig { env: vec![text], ..HostConfig::default() }).err(),
+        ];
+        assert!(errors.iter().all(|error| error.is_none() == fits), "{len}: {errors:?}");
+    }
+    // Short strings cost their pointers.
+    let many = host(HostConfig { args: vec![Vec::new(); 1 << 20], ..HostConfig::default() }).unwrap_err();
+    assert_eq!(many.to_string(), "argument: 5242880 bytes, the limit is 4190208 bytes: pass less, or a file");
+}
+
+#[test]
 fn growth_of_files_is_limited() {
     let mut world = World::with(|config| config.limits.disk_bytes = Some(100));
     let guest = &mut world.guest;

@@ -1,7 +1,7 @@
 """Runs one guest in a process of its own, and prints a JSON object: how it ended, counters, memory of this process.
 
-`child.py timecraft|replay|compile|wasmtime|wasmtime-compile SPEC`, SPEC being JSON. Each start is a new process, so that
-the peak of its memory is that of one run.
+`child.py timecraft|replay|compile|wasmtime|wasmtime-compile SPEC`, SPEC being JSON. Each start is a new process, so
+that the peak of its memory is that of one run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def host_memory(pid: int | str = "self") -> dict[str, int]:
 
 
 def guest_memory(pid: int | str = "self") -> int:
-    """Resident bytes of linear memory: of the mapping in front of a big reservation of address space, as engines make it."""
+    """Resident bytes of linear memory: of the mapping in front of a big reservation of address space."""
     best = last_end = last_rss = 0
     with open(f"/proc/{pid}/smaps") as smaps:
         for line in smaps:

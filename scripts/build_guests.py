@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Build the Go guests of the tests and benchmarks for wasip1.
 
-Guests go to tests/guests/build, tests/guests/build/real and benchmarks/guests/build, which git ignores. A guest is built again
-only if its sources, the Go version or its build command changed. Needs Python 3.11 and Go; the .wat guests need no build.
+Guests go to tests/guests/build, tests/guests/build/real and benchmarks/guests/build, which git ignores. A guest is
+built again only if its sources, the Go version or its build command changed. Needs Python 3.11 and Go; .wat guests
+need no build.
 """
 
 from __future__ import annotations

@@ -122,7 +122,8 @@ fn names_of_rust_functions_are_demangled() {
 const SPINNING: [&str; 5] = [
     r#"(module (func (export "_start") (loop (br 0))))"#,
     r#"(module (memory 1) (func (export "_start")
-        (loop (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536)) (drop (memory.grow (i32.const 0))) (br 0))))"#,
+        (loop (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536))
+            (drop (memory.grow (i32.const 0))) (br 0))))"#,
     r#"(module (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
         (func (export "_start") (loop (drop (call $yield)) (br 0))))"#,
     r#"(module (memory 8192) (func (export "_start")
@@ -157,6 +158,17 @@ fn a_signal_from_outside_is_no_interrupt() {
     assert!(guest.wait(Duration::from_millis(50)).is_none(), "it runs on");
     guest.kill(Kill::Signal(15));
     assert!(guest.wait(Duration::from_secs(10)).is_some());
+}
+
+#[test]
+fn a_panic_of_the_host_ends_the_wait() {
+    let bench = Bench::new();
+    let prepared = Prepared::new(bench.config(r#"(module (func (export "_start")))"#).unwrap()).unwrap();
+    let kill = Arc::new(KillSwitch::new().unwrap());
+    let guest = Guest::start(prepared, Nothing(Arc::default()), kill, |_, _| panic!("a bug")).unwrap();
+    guest.begin();
+    let finished = guest.wait(Duration::from_secs(10)).expect("the guest ends");
+    assert_eq!(finished.ending, Ending::Halt(Halt::Log("internal error: a bug".into())));
 }
 
 #[test]
@@ -324,7 +336,8 @@ fn unusable_modules_are_explained() {
     let many = (0..60).map(|i| format!(r#"(import "env" "f{i}" (func))"#)).collect::<Vec<_>>();
     assert!(error(&format!("(module {})", many.concat())).ends_with("env.f48, env.f49, and 10 more"));
     assert!(error(r#"(module (memory 1 2 shared) (func (export "_start")))"#).contains("threads"));
-    let relaxed = r#"(module (func (export "_start") (drop (i8x16.relaxed_swizzle (v128.const i64x2 0 0) (v128.const i64x2 0 0)))))"#;
+    let relaxed = r#"(module (func (export "_start")
+        (drop (i8x16.relaxed_swizzle (v128.const i64x2 0 0) (v128.const i64x2 0 0)))))"#;
     assert!(error(relaxed).contains("relaxed SIMD"), "{}", error(relaxed));
     let message = error(r#"(module (func (export "run")) (func (export "two") (param i32)))"#);
     assert!(message.contains(r#"no function "_start"; it exports run, two"#), "{message}");

@@ -45,7 +45,7 @@ pub struct ArtifactCache {
 }
 
 impl ArtifactCache {
-    /// A cache in `dir`, made when first needed, of at most `bytes_max` bytes: beyond, the files not used for longest go.
+    /// A cache in `dir`, made when first needed, of at most `bytes_max` bytes: beyond, the longest unused files go.
     pub fn new(dir: impl Into<PathBuf>, bytes_max: u64) -> Self {
         ArtifactCache { dir: dir.into(), bytes_max }
     }

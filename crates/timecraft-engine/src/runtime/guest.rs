@@ -73,6 +73,25 @@ pub struct Finished {
     pub operators: Option<u64>,
 }
 
+impl Finished {
+    /// For a guest whose host panicked.
+    fn broken(panic: &Panic, artifact: ArtifactSource) -> Self {
+        Finished {
+            ending: Ending::Halt(Halt::Log(format!("internal error: {}", panic_message(panic)))),
+            backtrace: Vec::new(),
+            load_ns: 0,
+            instantiate_ns: 0,
+            run_ns: 0,
+            cpu_ns: 0,
+            calls: 0,
+            memory_bytes_peak: 0,
+            artifact,
+            memory_digest: String::new(),
+            operators: None,
+        }
+    }
+}
+
 /// A module that is ready to run.
 pub struct Prepared {
     config: GuestConfig,
@@ -231,8 +250,8 @@ impl Guest {
     /// Makes ready a guest in the world that `system` is. It runs once [`Guest::begin`] says so: its owner may have
     /// things to say first that must come before the guest's own output.
     ///
-    /// `done` runs on the guest's thread when it is over, before anybody who waits learns of it: it gets the world back,
-    /// and may amend what is reported.
+    /// `done` runs on the guest's thread when it is over, before anybody who waits learns of it: it gets the world
+    /// back, and may amend what is reported.
     ///
     /// # Errors
     /// When no thread can be made.
@@ -249,8 +268,14 @@ impl Guest {
             if signal.recv().is_err() {
                 return;
             }
-            let (mut finished, system, store) = run(prepared, system, &its_kill, &its_counters);
-            done(system, &mut finished);
+            let artifact = prepared.source;
+            let over = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let (mut finished, system, store) = run(prepared, system, &its_kill, &its_counters);
+                done(system, &mut finished);
+                (finished, Some(store))
+            }));
+            // Whoever waits must learn that it is over, even if that is a bug of ours.
+            let (finished, store) = over.unwrap_or_else(|panic| (Finished::broken(&panic, artifact), None));
             *its_slot.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some(finished);
             its_slot.changed.notify_all();
             // Giving back gigabytes of address space takes milliseconds, for which nobody waits.

@@ -18,7 +18,7 @@ pub enum ModuleError {
     #[error("the module is truncated or damaged: {0}; copy or build it again")]
     Damaged(String),
     #[error(
-        "this is a WebAssembly component (preview 2), and only core modules of WASI preview 1 run here; build for wasip1"
+        "this is a WebAssembly component (preview 2); only core modules of WASI preview 1 run here: build for wasip1"
     )]
     Component,
     #[error("the module needs {0}, which can't be recorded and replayed exactly; build it without")]

@@ -42,7 +42,7 @@ impl OutcomeKind {
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub kind: OutcomeKind,
-    /// As a shell would see it: the guest's own, 128 + n for a signal, 134 for a trap, 137 for a limit, 125 for the rest.
+    /// As a shell would see it: the guest's own, 128 + n for a signal, 134 for a trap, 137 for a limit, else 125.
     pub code: u32,
     /// For people; empty for an exit.
     pub message: String,

@@ -305,6 +305,7 @@ impl RecordDecoder {
             written_count: template.written_count,
             payload,
             digested: tag & tag::DIGESTED != 0,
+            image: &[],
         };
         Some((record, cursor.pos()))
     }

@@ -11,6 +11,7 @@
 compile_error!("rings and records are memory images in little-endian byte order");
 
 mod block;
+mod bulk;
 mod bytes;
 mod codec;
 mod config;
@@ -38,7 +39,7 @@ pub use segment::{
     INDEX_ENTRY_LEN, IndexEntry, SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentInfo, SegmentReader, SegmentStart,
     SegmentWriter,
 };
-pub use storage::{DirStorage, SegmentFile, Storage};
+pub use storage::{DIRECT_ALIGN, DirStorage, DirectFile, SegmentFile, Storage};
 pub use writer::{LogStats, LogSummary, LogWriterHandle, start, start_with_storage};
 
 /// Version of the segment and block formats this crate writes, and the newest it reads.

@@ -72,6 +72,9 @@ pub struct RecordView<'a> {
     /// The bytes of all regions, in order, without gaps.
     pub(crate) payload: &'a [u8],
     pub(crate) digested: bool,
+    /// Counts, arguments, table and payload as they lie in a row in a ring: what is hashed. Empty for a record from
+    /// elsewhere.
+    pub(crate) image: &'a [u8],
 }
 
 impl<'a> RecordView<'a> {
@@ -129,6 +132,9 @@ impl<'a> RecordView<'a> {
     /// CRC-32C over all that a faithful replay reproduces: everything but sequence and time.
     pub(crate) fn content_hash(&self) -> u32 {
         let seed = u32::from(self.head.call) | u32::from(self.head.errno) << 16;
+        if !self.image.is_empty() {
+            return crc32c::crc32c_append(seed, self.image);
+        }
         let sent = self.regions.len() - self.written_count;
         let counts = counts_word(self.args.len(), self.written_count, sent, self.digested);
         let hash = crc32c::crc32c_append(seed, &counts.to_le_bytes());
@@ -168,7 +174,10 @@ impl<'a> RecordView<'a> {
         }
         let head = Head { call: (first >> 32) as u16, errno: (first >> 48) as u16, time_ns };
         let payload = &words_as_bytes(rest)[..payload_len];
-        let view = Self { head, seq, args, regions, written_count, payload, digested };
+        let padding = rest.len() * 8 - payload_len;
+        let image = words_as_bytes(&words[PROLOGUE_WORDS - 1..len / 8]);
+        let image = &image[..image.len() - padding];
+        let view = Self { head, seq, args, regions, written_count, payload, digested, image };
         Some((view, len / 8))
     }
 }
@@ -210,4 +219,22 @@ pub fn digest_sent<'a>(sent: impl Iterator<Item = (u32, &'a [u8])>) -> ([u8; DIG
         total += bytes.len();
     }
     (hash.finalize().into(), total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RecordView, counts_word, pack_region};
+
+    #[test]
+    fn the_hash_of_an_image_is_that_of_its_parts() {
+        for payload_len in 0..20_u32 {
+            let payload_words = payload_len.div_ceil(8) as usize;
+            let mut words = vec![0, 5, 6, counts_word(2, 1, 1, false), 7, 8];
+            words.extend([pack_region(64, payload_len), pack_region(9, 0)]);
+            words.extend((0..payload_words as u64).map(|i| i.wrapping_mul(0x0123_4567_89ab_cdef)));
+            words[0] = (words.len() as u64 * 8) | (3 << 32) | (1 << 48);
+            let (record, _) = RecordView::parse(&words).unwrap();
+            assert_eq!(record.content_hash(), RecordView { image: &[], ..record }.content_hash());
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Repair of the log of a process whose host died.
 
 use crate::block::{BLOCK_HEADER_LEN, BlockDecoder, BlockEncoder};
+use crate::bulk::Bulk;
 use crate::config::{Compression, LogConfig};
 use crate::dir::{self, Lock};
 use crate::error::{LogError, Reason};
@@ -198,6 +199,7 @@ fn complete(
         next_number: past.next_number,
         chain: past.chain,
         segment,
+        bulk: Bulk::none(),
         shared: Arc::new(Shared::new(past.next_seq, Arc::default())),
     };
     let mut digester = Digester::new(identity.is_some_and(|identity| identity.digest));
@@ -224,7 +226,7 @@ fn complete(
 }
 
 fn store(encoder: &mut BlockEncoder, files: &mut LogFiles, storage: &mut dyn Storage) -> Result<(), LogError> {
-    encoder.finish_parts().map_or(Ok(()), |block| files.store(storage, &block))
+    encoder.finish_parts().map_or(Ok(()), |block| files.store(storage, &block, false))
 }
 
 /// Whether the last record of the log in `dir` is the end of the process.

@@ -384,6 +384,11 @@ impl RingReader {
         self.pos - self.map.tail().load(Ordering::Relaxed)
     }
 
+    /// Bytes that were appended and not yet read.
+    pub(crate) fn backlog(&self) -> u64 {
+        self.map.head().load(Ordering::Relaxed) - self.pos
+    }
+
     /// Size of the data area, in bytes.
     pub fn capacity(&self) -> u64 {
         self.map.capacity as u64

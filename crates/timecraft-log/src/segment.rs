@@ -2,9 +2,11 @@
 
 use crate::FORMAT_VERSION;
 use crate::block::{BLOCK_HEADER_LEN, BLOCK_LENS, BlockInfo, EncodedBlock, FLAG_END};
+use crate::bulk::Bulk;
 use crate::bytes::{put, u16_at, u32_at, u64_at};
 use crate::error::{LogError, Reason};
-use crate::storage::{SegmentFile, Storage, sync_dir, write_all};
+use crate::storage::{DIRECT_ALIGN, SegmentFile, Storage, sync_dir, write_all};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
@@ -188,9 +190,32 @@ pub struct SegmentWriter {
     path: PathBuf,
     file: Box<dyn SegmentFile>,
     start: SegmentStart,
+    /// The blocks that are in the file.
     blocks: BlockList,
+    /// Blocks behind them that are gathered for a bulk write, and their offsets.
+    gathered: VecDeque<(BlockInfo, u64)>,
+    /// Offset behind the last block, gathered or not, and the length of that block.
+    end: u64,
+    last_len: u32,
+    /// What was written and not yet asked for.
+    news: Written,
     unsynced: bool,
 }
+
+/// What reached a segment's file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Written {
+    pub records: u64,
+    pub blocks: u64,
+    pub bytes: u64,
+    /// Sequence number behind the last record, if there are any.
+    pub next_seq: u64,
+}
+
+/// Room that is allocated ahead of bulk writes, at most, in bytes.
+const ROOM_MAX: u64 = 64 << 20;
+/// Length of the block that may begin a bulk write, at least: it reaches over the next aligned offset.
+const BULK_BLOCK_MIN: u64 = 16 << 10;
 
 impl std::fmt::Debug for SegmentWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -211,7 +236,7 @@ impl SegmentWriter {
                 let _ = std::fs::remove_file(&path);
                 LogError::io(&path, "write header of")(error)
             })?;
-        Ok(Self { path, file, start, blocks: BlockList::default(), unsynced: false })
+        Ok(Self::new(path, file, start, BlockList::default()))
     }
 
     /// Continues an unsealed segment behind `blocks`; what lies behind them is cut off.
@@ -224,26 +249,117 @@ impl SegmentWriter {
         let end = blocks.end();
         let mut file = storage.open(path, end).map_err(LogError::io(path, "open"))?;
         file.truncate(end).map_err(LogError::io(path, "truncate"))?;
-        Ok(Self { path: path.to_owned(), file, start, blocks, unsynced: true })
+        Ok(Self { unsynced: true, ..Self::new(path.to_owned(), file, start, blocks) })
+    }
+
+    fn new(path: PathBuf, file: Box<dyn SegmentFile>, start: SegmentStart, blocks: BlockList) -> Self {
+        let end = blocks.end();
+        let last_len = blocks.entries.last().map_or(0, |last| last.len);
+        let (gathered, news) = (VecDeque::new(), Written::default());
+        Self { path, file, start, blocks, gathered, end, last_len, news, unsynced: false }
     }
 
     /// Appends a block. If that fails, the segment is as it was before, if at all possible.
-    pub(crate) fn append(&mut self, block: &EncodedBlock<'_>) -> Result<(), LogError> {
-        let offset = self.blocks.end();
+    ///
+    /// With `bulk_room`, a bulk write of about that many bytes may begin. While there is one, blocks are gathered, and
+    /// are in the file once [`take_news`](Self::take_news) tells of them.
+    pub(crate) fn append(
+        &mut self,
+        block: &EncodedBlock<'_>,
+        bulk: &mut Bulk,
+        bulk_room: Option<u64>,
+    ) -> Result<(), LogError> {
+        let offset = self.end;
         let mut info = block.info;
-        info.prev_block_len = self.blocks.entries.last().map_or(0, |last| last.len);
+        info.prev_block_len = self.last_len;
         let header = info.encode();
         let mut parts = Vec::with_capacity(block.parts.len() + 1);
         parts.push(header.as_slice());
         parts.extend_from_slice(&block.parts);
-        if let Err(error) = write_all(self.file.as_mut(), &parts) {
-            // A torn block that stays is cut off by recovery.
-            let _ = self.file.truncate(offset);
-            return Err(LogError::io(&self.path, "write")(error));
+        if let Some(room) = bulk_room.filter(|_| !bulk.is_active() && info.len_with_header() >= BULK_BLOCK_MIN) {
+            self.begin_bulk(bulk, room, &mut parts)?;
         }
-        self.blocks.push(info, offset);
-        self.unsynced = true;
+        if !bulk.is_active() {
+            self.write(&parts)?;
+        }
+        for part in parts {
+            bulk.push(part);
+        }
+        self.gathered.push_back((info, offset));
+        self.end = offset + info.len_with_header();
+        self.last_len = info.len_with_header() as u32;
+        self.poll_bulk(bulk)
+    }
+
+    fn write(&mut self, parts: &[&[u8]]) -> Result<(), LogError> {
+        write_all(self.file.as_mut(), parts).map_err(|error| {
+            // A torn block that stays is cut off by recovery.
+            let _ = self.file.truncate(self.end);
+            LogError::io(&self.path, "write")(error)
+        })
+    }
+
+    /// Begins a bulk write if the file allows it: writes the front of `parts`, up to an aligned offset, and leaves the
+    /// others there.
+    fn begin_bulk(&mut self, bulk: &mut Bulk, room: u64, parts: &mut [&[u8]]) -> Result<(), LogError> {
+        let aligned = self.end.next_multiple_of(DIRECT_ALIGN as u64);
+        let Some(direct) = self.file.direct(aligned, room.min(ROOM_MAX)) else { return Ok(()) };
+        let mut gap = (aligned - self.end) as usize;
+        let mut fronts = Vec::with_capacity(parts.len());
+        for part in parts {
+            let (front, rest) = part.split_at(gap.min(part.len()));
+            gap -= front.len();
+            fronts.push(front);
+            *part = rest;
+        }
+        self.write(&fronts)?;
+        bulk.begin(direct, aligned);
         Ok(())
+    }
+
+    /// Takes note of what the bulk write has completed; ends it if it failed.
+    pub(crate) fn poll_bulk(&mut self, bulk: &mut Bulk) -> Result<(), LogError> {
+        match bulk.poll() {
+            Some((_, true)) => return self.end_bulk(bulk),
+            Some((written, false)) => self.settle(written),
+            None => self.settle(self.end),
+        }
+        Ok(())
+    }
+
+    /// Ends the bulk write, if there is one: all blocks are in the file. If that fails, the segment ends behind the
+    /// last block that is.
+    pub(crate) fn end_bulk(&mut self, bulk: &mut Bulk) -> Result<(), LogError> {
+        let result = bulk.end(self.file.as_mut());
+        self.settle(result.as_ref().map_or_else(|(written, _)| *written, |()| self.end));
+        result.map_err(|(_, error)| {
+            self.gathered.clear();
+            self.end = self.blocks.end();
+            self.last_len = self.blocks.entries.last().map_or(0, |last| last.len);
+            let _ = self.file.truncate(self.end);
+            LogError::io(&self.path, "write")(error)
+        })
+    }
+
+    /// The file is good up to `written`.
+    fn settle(&mut self, written: u64) {
+        while let Some((info, offset)) = self.gathered.front().copied() {
+            if offset + info.len_with_header() > written {
+                break;
+            }
+            self.gathered.pop_front();
+            self.blocks.push(info, offset);
+            self.news.records += u64::from(info.record_count);
+            self.news.blocks += 1;
+            self.news.bytes += info.len_with_header();
+            self.news.next_seq = info.last_seq() + 1;
+            self.unsynced = true;
+        }
+    }
+
+    /// What reached the file since the last call.
+    pub(crate) fn take_news(&mut self) -> Written {
+        std::mem::take(&mut self.news)
     }
 
     /// Makes all appended blocks durable.
@@ -255,8 +371,9 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Writes index and footer, and makes the segment durable. Returns the file's length.
+    /// Writes index and footer, and makes the segment durable. Returns the file's length. No bulk write is under way.
     pub fn seal(mut self) -> Result<u64, LogError> {
+        debug_assert!(self.gathered.is_empty());
         let end = self.blocks.end();
         let tail = encode_tail(&self.start, &self.blocks);
         if let Err(error) = write_all(self.file.as_mut(), &[&tail]) {
@@ -268,14 +385,14 @@ impl SegmentWriter {
         Ok(end + tail.len() as u64)
     }
 
-    /// Length of the file so far, in bytes.
+    /// Length of the file so far, with what is gathered, in bytes.
     pub fn len(&self) -> u64 {
-        self.blocks.end()
+        self.end
     }
 
     /// Whether there are no blocks yet.
     pub fn is_empty(&self) -> bool {
-        self.blocks.entries.is_empty()
+        self.last_len == 0
     }
 }
 

@@ -1,8 +1,17 @@
 //! Where segments are written: files, or what a test puts in their place to make them fail.
 
+use rustix::fs::{self, FallocateFlags, OFlags};
 use std::fs::File;
 use std::io::{self, IoSlice, Seek as _, SeekFrom};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
+
+/// Alignment of direct writes, in the file and in memory.
+pub const DIRECT_ALIGN: usize = 4096;
+/// Type of the file systems that are page cache and nothing else.
+const TMPFS: u64 = 0x0102_1994;
 
 /// A segment's file, open for appending.
 pub trait SegmentFile: Send {
@@ -12,6 +21,23 @@ pub trait SegmentFile: Send {
     fn truncate(&mut self, len: u64) -> io::Result<()>;
     /// Waits until the file's content is on the medium.
     fn sync_data(&mut self) -> io::Result<()>;
+    /// A way past the page cache, with room allocated for `room` bytes from `offset` on, of which the file's length
+    /// says nothing; `truncate` takes it back. `None` where there is no such way, or it would not help.
+    fn direct(&mut self, _offset: u64, _room: u64) -> Option<Arc<dyn DirectFile>> {
+        None
+    }
+}
+
+/// The same file for writes past the page cache.
+pub trait DirectFile: Send + Sync {
+    /// Writes as much of `bytes` as the system takes at once, all aligned to [`DIRECT_ALIGN`].
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+}
+
+impl DirectFile for File {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::write_at(self, bytes, offset)
+    }
 }
 
 /// A maker of segment files.
@@ -50,6 +76,18 @@ impl SegmentFile for File {
 
     fn sync_data(&mut self) -> io::Result<()> {
         File::sync_data(self)
+    }
+
+    fn direct(&mut self, offset: u64, room: u64) -> Option<Arc<dyn DirectFile>> {
+        if fs::fstatfs(&*self).ok()?.f_type as u64 == TMPFS {
+            return None;
+        }
+        // Opened anew: the flag would otherwise hold for this descriptor's writes too.
+        let path = format!("/proc/self/fd/{}", self.as_raw_fd());
+        let flags = OFlags::DIRECT.bits() as i32;
+        let direct = File::options().write(true).custom_flags(flags).open(path).ok()?;
+        fs::fallocate(&direct, FallocateFlags::KEEP_SIZE, offset, room).ok()?;
+        Some(Arc::new(direct))
     }
 }
 

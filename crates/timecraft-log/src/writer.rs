@@ -1,6 +1,7 @@
 //! The writer thread: from the ring to segments.
 
 use crate::block::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, BlockEncoder, EncodedBlock};
+use crate::bulk::Bulk;
 use crate::config::{LogConfig, OnFull, Output};
 use crate::dir::{self, Lock};
 use crate::error::LogError;
@@ -9,6 +10,7 @@ use crate::recovery::recover_locked;
 use crate::ring::{ConsumerWaker, ProducerStats, Ring, RingIdentity, RingReader, RingWriter};
 use crate::segment::{SegmentStart, SegmentWriter};
 use crate::storage::{DirStorage, Storage};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -101,6 +103,7 @@ pub fn start_with_storage(
         next_number: past.next_number,
         chain: past.chain,
         segment: None,
+        bulk: Bulk::new(config.ring_bytes),
         shared: Arc::clone(&shared),
     };
     let writer = Writer {
@@ -114,6 +117,7 @@ pub fn start_with_storage(
         on_full: config.on_full,
         pending_since: None,
         unsynced_since: None,
+        stored: VecDeque::new(),
         shared: Arc::clone(&shared),
     };
     let thread = thread::Builder::new()
@@ -260,14 +264,22 @@ pub(crate) struct LogFiles {
     pub next_number: u32,
     pub chain: u64,
     pub segment: Option<SegmentWriter>,
+    pub bulk: Bulk,
     pub shared: Arc<Shared>,
 }
 
 impl LogFiles {
-    /// Appends a block to the current segment, or to a new one.
-    pub fn store(&mut self, storage: &mut dyn Storage, block: &EncodedBlock<'_>) -> Result<(), LogError> {
+    /// Appends a block to the current segment, or to a new one. With `in_bulk`, this and what follows may be gathered
+    /// for a bulk write.
+    pub fn store(
+        &mut self,
+        storage: &mut dyn Storage,
+        block: &EncodedBlock<'_>,
+        in_bulk: bool,
+    ) -> Result<(), LogError> {
         let len = block.info.len_with_header();
         if len > self.bytes_left {
+            self.flush()?;
             return Err(LogError::LogFull(self.bytes_max));
         }
         let full = |segment: &SegmentWriter| !segment.is_empty() && segment.len() + len > self.segment_bytes_max;
@@ -287,18 +299,50 @@ impl LogFiles {
             self.next_number += 1;
             self.shared.segments.fetch_add(1, Ordering::Relaxed);
         }
-        self.segment.as_mut().expect("made above").append(block)?;
+        let segment = self.segment.as_mut().expect("made above");
+        let room = self.segment_bytes_max.saturating_sub(segment.len()).min(self.bytes_left).max(len);
+        let appended = segment.append(block, &mut self.bulk, in_bulk.then_some(room));
+        self.note_written();
+        appended?;
         self.bytes_left -= len;
         self.chain = block.info.chain;
-        let shared = &self.shared;
-        shared.records.fetch_add(u64::from(block.info.record_count), Ordering::Relaxed);
-        shared.blocks.fetch_add(1, Ordering::Relaxed);
-        shared.bytes_stored.fetch_add(len, Ordering::Relaxed);
-        shared.next_seq_written.store(block.info.last_seq() + 1, Ordering::Release);
         Ok(())
     }
 
-    /// Makes all blocks durable.
+    /// Writes the blocks that are gathered.
+    pub fn flush(&mut self) -> Result<(), LogError> {
+        let Some(segment) = &mut self.segment else { return Ok(()) };
+        let flushed = segment.end_bulk(&mut self.bulk);
+        self.note_written();
+        flushed
+    }
+
+    /// Takes note of the blocks that were written meanwhile.
+    pub fn poll(&mut self) -> Result<(), LogError> {
+        let Some(segment) = &mut self.segment else { return Ok(()) };
+        let polled = segment.poll_bulk(&mut self.bulk);
+        self.note_written();
+        polled
+    }
+
+    /// Whether large blocks should be gathered, with this many bytes waiting behind them.
+    pub fn wants_bulk(&self, backlog: u64) -> bool {
+        self.bulk.backlog_min().is_some_and(|least| backlog >= least)
+    }
+
+    fn note_written(&mut self) {
+        let Some(segment) = &mut self.segment else { return };
+        let news = segment.take_news();
+        if news.blocks > 0 {
+            let shared = &self.shared;
+            shared.records.fetch_add(news.records, Ordering::Relaxed);
+            shared.blocks.fetch_add(news.blocks, Ordering::Relaxed);
+            shared.bytes_stored.fetch_add(news.bytes, Ordering::Relaxed);
+            shared.next_seq_written.store(news.next_seq, Ordering::Release);
+        }
+    }
+
+    /// Makes all blocks that are written durable.
     pub fn sync(&mut self) -> Result<(), LogError> {
         if let Some(segment) = &mut self.segment {
             segment.sync()?;
@@ -309,6 +353,7 @@ impl LogFiles {
 
     /// Seals the current segment, if there is one.
     pub fn seal(&mut self) -> Result<(), LogError> {
+        self.flush()?;
         if let Some(segment) = self.segment.take() {
             segment.seal()?;
         }
@@ -347,7 +392,7 @@ impl Digester {
         self.payload.clear();
         record.written().for_each(|(_, bytes)| self.payload.extend_from_slice(bytes));
         self.payload.extend_from_slice(&digest);
-        RecordView { regions: &self.regions, payload: &self.payload, digested: true, ..record }
+        RecordView { regions: &self.regions, payload: &self.payload, digested: true, image: &[], ..record }
     }
 }
 
@@ -365,6 +410,9 @@ struct Writer {
     pending_since: Option<Instant>,
     /// Since when blocks wait to be made durable.
     unsynced_since: Option<Instant>,
+    /// What blocks that were stored hold, and may not be in the file yet: sequence number and position in the ring
+    /// behind their last record.
+    stored: VecDeque<(u64, u64)>,
     shared: Arc<Shared>,
 }
 
@@ -447,30 +495,35 @@ impl Writer {
 
     /// Moves one record from the ring into a block; false if the ring is empty.
     fn take_record(&mut self) -> Result<bool, LogError> {
-        let before = self.ring.position();
+        let (before, backlog) = (self.ring.position(), self.ring.backlog());
         let Some(record) = self.ring.next() else { return Ok(false) };
+        let seq = record.seq();
         self.shared.bytes_raw.fetch_add(record.ring_bytes() as u64, Ordering::Relaxed);
         let record = self.digester.apply(record);
         let alone = self.encoder.is_oversize(&record);
         let mut stored_to = None;
         if alone || self.encoder.is_full_for(&record) {
             if let Some(block) = self.encoder.finish_parts() {
-                self.files.store(self.storage.as_mut(), &block)?;
+                self.files.store(self.storage.as_mut(), &block, false)?;
             }
-            stored_to = Some(before);
+            stored_to = Some((seq, before));
         }
         if alone {
-            self.files.store(self.storage.as_mut(), &self.encoder.encode_alone(&record))?;
-            stored_to = Some(self.ring.position());
+            let block = self.encoder.encode_alone(&record);
+            let in_bulk = self.files.wants_bulk(backlog);
+            self.files.store(self.storage.as_mut(), &block, in_bulk)?;
+            stored_to = Some((seq + 1, self.ring.position()));
         } else {
             self.encoder.push(&record);
         }
-        if let Some(position) = stored_to {
-            self.note_stored(position);
+        if let Some((next_seq, position)) = stored_to {
+            self.note_stored(next_seq, position);
         }
         let starved = self.ring.unreleased() > self.ring.capacity() / 2;
-        if starved || self.encoder.is_full() {
+        if starved {
             self.flush()?;
+        } else if self.encoder.is_full() {
+            self.store_block()?;
         } else if !self.encoder.is_empty() && self.pending_since.is_none() {
             self.pending_since = Some(Instant::now());
         }
@@ -479,6 +532,8 @@ impl Writer {
 
     fn flush_and_sync_if_due(&mut self, drained: usize) -> Result<(), LogError> {
         let due = |since: Option<Instant>, interval: Duration| since.is_some_and(|since| since.elapsed() >= interval);
+        self.files.poll()?;
+        self.release_written();
         let starved = drained == 0 && self.ring.producer_waits();
         if starved || due(self.pending_since, self.flush_interval) {
             self.flush()?;
@@ -490,20 +545,47 @@ impl Writer {
         Ok(())
     }
 
-    /// Stores the block in progress, if any.
+    /// Stores the block in progress, if any, and has all that is stored written.
     fn flush(&mut self) -> Result<(), LogError> {
-        if let Some(block) = self.encoder.finish_parts() {
-            self.files.store(self.storage.as_mut(), &block)?;
-        }
-        self.note_stored(self.ring.position());
+        self.store_block()?;
+        self.files.flush()?;
+        self.release_written();
         Ok(())
     }
 
-    /// Frees the ring up to `position`: the records before it are in a segment.
-    fn note_stored(&mut self, position: u64) {
-        self.ring.release(position);
-        self.pending_since = None;
-        self.unsynced_since.get_or_insert_with(Instant::now);
+    /// Stores the block in progress, if any.
+    fn store_block(&mut self) -> Result<(), LogError> {
+        if let Some(block) = self.encoder.finish_parts() {
+            self.files.store(self.storage.as_mut(), &block, false)?;
+        }
+        self.note_stored(self.encoder.next_seq(), self.ring.position());
+        Ok(())
+    }
+
+    /// The records before `next_seq`, and before `position` in the ring, are stored.
+    fn note_stored(&mut self, next_seq: u64, position: u64) {
+        self.stored.push_back((next_seq, position));
+        self.pending_since = self.pending_since.filter(|_| self.files.bulk.is_active());
+        self.release_written();
+    }
+
+    /// Frees the ring up to where its records are in the file of a segment.
+    fn release_written(&mut self) {
+        let written = self.shared.next_seq_written.load(Ordering::Relaxed);
+        let mut position = None;
+        while let Some(&(_, behind)) = self.stored.front().filter(|(next_seq, _)| *next_seq <= written) {
+            position = Some(behind);
+            self.stored.pop_front();
+        }
+        if let Some(position) = position {
+            self.ring.release(position);
+            self.unsynced_since.get_or_insert_with(Instant::now);
+        }
+        if self.stored.is_empty() && self.encoder.is_empty() {
+            self.pending_since = None;
+        } else if !self.stored.is_empty() {
+            self.pending_since.get_or_insert_with(Instant::now);
+        }
     }
 
     /// Counts away what is not in a segment until told to stop.

@@ -193,13 +193,11 @@ impl Entry {
     }
 
     fn read(&self, bytes: &mut [u8], kill: &KillSwitch) -> Result<usize, Stop> {
-        match &self.kind {
-            Kind::Stream(stream) => stream.read(bytes, self.flags & fdflags::NONBLOCK != 0, kill),
-            _ => {
-                let fd = self.fd()?;
-                Ok(retry(|| rustix::io::read(fd, &mut *bytes))?)
-            }
+        if let Kind::Stream(stream) = &self.kind {
+            return stream.read(bytes, self.flags & fdflags::NONBLOCK != 0, kill);
         }
+        let fd = self.fd()?;
+        Ok(retry(|| rustix::io::read(fd, &mut *bytes))?)
     }
 
     fn write(&self, bytes: &[u8], kill: &KillSwitch, quota: &mut Quota) -> Result<usize, Stop> {

@@ -55,7 +55,7 @@ fn regions(call: Call, args: &[u64], memory: &Memory<'_>) -> Vec<Region> {
     for param in call.spec().params {
         let arg = |index: usize| args.get(at + index).copied().unwrap_or(0) as u32;
         match param.kind {
-            Kind::Path => regions.push(Region { ptr: arg(0), len: arg(1) }),
+            Kind::Path | Kind::OptionValue => regions.push(Region { ptr: arg(0), len: arg(1) }),
             Kind::IovecsOut | Kind::IovecsIn => {
                 let list = Region { ptr: arg(0), len: arg(1).min(IOVECS_MAX) * size::IOVEC };
                 if param.kind == Kind::IovecsOut {
@@ -71,7 +71,6 @@ fn regions(call: Call, args: &[u64], memory: &Memory<'_>) -> Vec<Region> {
                 regions.extend(behind(buffer, memory));
             }
             Kind::OutAddress => regions.push(Region { ptr: arg(0), len: abi::BUFFER_BYTES }),
-            Kind::OptionValue => regions.push(Region { ptr: arg(0), len: arg(1) }),
             Kind::OutOption if arg(1) > abi::OPTION_BYTES_MAX => regions.push(Region { ptr: arg(1), len: 4 }),
             Kind::Hints if arg(0) != 0 => regions.push(Region { ptr: arg(0), len: abi::ADDRINFO_BYTES }),
             // The count is the next parameter.

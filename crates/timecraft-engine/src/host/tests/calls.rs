@@ -25,7 +25,7 @@ pub(super) fn valid(call: Call, guest: &mut Guest) -> Vec<u64> {
         Call::FdAdvise => vec![5, 0, 10, 0],
         Call::FdAllocate => vec![5, 0, 100],
         Call::FdClose | Call::FdDatasync | Call::FdSync => vec![5],
-        Call::FdFdstatGet | Call::FdFilestatGet | Call::FdTell => vec![5, out[0]],
+        Call::FdFdstatGet | Call::FdFilestatGet | Call::FdTell | Call::SockAcceptV1 => vec![5, out[0]],
         Call::FdFdstatSetFlags => vec![5, fdflags::APPEND.into()],
         Call::FdFdstatSetRights => vec![5, rights::FD_READ, 0],
         Call::FdFilestatSetSize | Call::SockShutdown => vec![5, 3],
@@ -74,7 +74,6 @@ pub(super) fn valid(call: Call, guest: &mut Guest) -> Vec<u64> {
             let (node, service) = (guest.put(b"localhost"), guest.put(b"80"));
             vec![node.0, node.1, service.0, service.1, hints, res, 1, out[0]]
         }
-        Call::SockAcceptV1 => vec![5, out[0]],
         Call::SockRecvFromV1 => vec![5, read.0, read.1, out_address.0, 0, out[0], out[1]],
         Call::SockRecvFrom => vec![5, read.0, read.1, out_address.0, 0, out[0] + 8, out[0], out[1]],
         Call::SockGetlocaladdrV1 | Call::SockGetpeeraddrV1 => vec![5, out_address.0, out[0], out[1]],

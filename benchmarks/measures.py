@@ -189,9 +189,16 @@ def cpu_bound(name: str, full: int):
             if again.printed != result.printed:
                 raise BenchError(f"{name}: the replay printed something else")
             replayed.append(again.stats["run_ns"] / result.stats["run_ns"])
+            samples.add(f"{name}.recorded.cpu", result.stats["cpu_ns"] / 1e9, "s")
+            samples.add(f"{name}.replay.cpu", again.stats["cpu_ns"] / 1e9, "s")
+
+        def unrecorded() -> None:
+            result = it.timecraft(name, args)
+            samples.add(f"{name}.unrecorded", result.printed[name], "s")
+            samples.add(f"{name}.unrecorded.cpu", result.stats["cpu_ns"] / 1e9, "s")
 
         turns = {
-            "unrecorded": lambda: samples.add(f"{name}.unrecorded", it.timecraft(name, args).printed[name], "s"),
+            "unrecorded": unrecorded,
             "recorded": recorded,
             "wasmtime": lambda: samples.add(f"{name}.wasmtime", it.wasmtime(name, args).printed[name], "s"),
             "wasmtime-canonical": lambda: samples.add(
@@ -205,6 +212,10 @@ def cpu_bound(name: str, full: int):
             for below in ("unrecorded", "wasmtime", "wasmtime-canonical", "wazero"):
                 samples.ratio(f"{name}.recorded", f"{name}.{below}")
             samples.add(f"{name}.replay/recorded", replayed[-1], "x")
+            # Time of the guest's thread alone: what to look at if the machine is busy.
+            for above, below in (("recorded", "unrecorded"), ("replay", "recorded")):
+                ratio = samples.last(f"{name}.{above}.cpu") / samples.last(f"{name}.{below}.cpu")
+                samples.add(f"{name}.{above}/{below}.cpu", ratio, "x")
 
         bench.take_turns(turns, ratios)
 

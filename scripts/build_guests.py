@@ -95,7 +95,9 @@ def go_version() -> str:
     go = shutil.which("go")
     if go is None:
         wanted = ".".join(map(str, MINIMUM_GO))
-        raise BuildError(f"Go is not installed (no `go` on PATH). The guests need Go {wanted} or newer: https://go.dev/dl")
+        raise BuildError(
+            f"Go is not installed (no `go` on PATH). The guests need Go {wanted} or newer: https://go.dev/dl"
+        )
     # In the environment of the builds, and outside any module, so that the answer is that of the installed tool.
     shown = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, env=go_environment(), cwd=ROOT)
     version = shown.stdout.strip()
@@ -130,7 +132,9 @@ def build(guest: Guest) -> None:
     # A name of its own, then a rename: two builds at once, or an interrupted one, leave no half-written module.
     partial = guest.output.with_name(f".{guest.output.name}.{os.getpid()}")
     try:
-        done = subprocess.run(guest.command(partial), cwd=guest.module, env=go_environment(), capture_output=True, text=True)
+        done = subprocess.run(
+            guest.command(partial), cwd=guest.module, env=go_environment(), capture_output=True, text=True
+        )
         if done.returncode:
             raise BuildError(f"{guest.package} did not build:\n{done.stderr.strip()}")
         if not partial.exists():
@@ -173,7 +177,10 @@ def main() -> int:
             stamp.write_text(json.dumps(wanted))
             if not options.quiet:
                 size = guest.output.stat().st_size / 1e6
-                print(f"built {guest.output.relative_to(ROOT)} ({size:.1f} MB, {time.monotonic() - start:.1f} s)", flush=True)
+                print(
+                    f"built {guest.output.relative_to(ROOT)} ({size:.1f} MB, {time.monotonic() - start:.1f} s)",
+                    flush=True,
+                )
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -19,7 +19,9 @@ GUEST = ROOT / "tests" / "guests" / "build" / "mapdemo.wasm"
 DATA = ROOT / "tests" / "guests" / "go" / "mapdemo" / "data"
 HOME = ROOT / "build" / "demo-state"
 DESCRIBED = ("module name", "state", "records", "bytes stored", "replayable")
-TRACED = ("random_get", "path_open", "fd_read(", "fd_write", "poll_oneoff", "proc_exit")
+TRACED = ("random_get", '"raven.txt", 0', "fd_read(", "fd_write", "poll_oneoff", "proc_exit")
+RANDOM = ("It is", "First words", "Five words", "Wrote")
+"""What another run prints otherwise: time, random numbers, the order of a hash map, how long it took."""
 COLUMNS = 110
 
 COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -78,7 +80,7 @@ def main() -> int:
         print(paint("2", f"  … {len(traced)} lines in all"))
 
     # The folder is gone now: what follows can't look at it.
-    say("4. A replay touches nothing. The folder is gone; clock and random numbers come from the record; no waits.")
+    say("4. The folder is gone. A replay needs none: time, random numbers, files come from the record; nothing waits.")
     start = time.monotonic()
     replayed = timecraft("replay", process)
     elapsed_ms = 1000 * (time.monotonic() - start)
@@ -89,18 +91,18 @@ def main() -> int:
         print("\n".join(difference))
         sys.exit("error: the replay's output differs from the run's")
     lines = len(live.stdout.splitlines())
-    print(paint("32", f"  identical: {lines} lines, {len(live.stdout.encode())} bytes, in {elapsed_ms:.0f} ms"))
+    show(line for line in replayed.stdout.splitlines() if line.startswith(RANDOM))
+    print(f"  … and the rest: {paint('32', 'identical')}, {lines} lines, in {elapsed_ms:.0f} ms")
 
     say("Look further:")
-    state = HOME.relative_to(ROOT)
+    print(f"  export TIMECRAFT_HOME={HOME.relative_to(ROOT)}")
     short = process.split("-")[0]
     for command, meaning in (
         (f"replay --trace {short}", "the calls beside the output"),
-        (f"export process {short}", "one file, which replays on another machine"),
+        (f"export process {short} -o run.tar.gz", "one file, which replays on another machine"),
         ("run --dir DIR:/data YOUR.wasm", "your own program: GOOS=wasip1 GOARCH=wasm go build"),
     ):
-        print(f"  {f'.venv/bin/timecraft {command}':52} {paint('2', meaning)}")
-    print(f"  with TIMECRAFT_HOME={state} for what was recorded here; README.md has the rest")
+        print(f"  {f'.venv/bin/timecraft {command}':58} {paint('2', meaning)}")
     return 0
 
 

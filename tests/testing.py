@@ -162,7 +162,7 @@ class FakeNative(ModuleType):
 
         self.LogReader = LogReader
 
-    def build_info(self) -> dict[str, str]:
+    def build_info(self, nans: str = "canonical") -> dict[str, str]:
         """The build."""
         return dict(self.info)
 

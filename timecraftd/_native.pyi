@@ -119,7 +119,7 @@ def compile_module(
 ) -> Literal["cached", "compiled", "recompiled"]:
     """Puts the module's machine code into the artifact cache, if it isn't there. Raises ModuleError, EngineError."""
 
-def build_info() -> dict[str, str]:
+def build_info(nans: Literal["canonical", "native"] = "canonical") -> dict[str, str]:
     """version, profile (debug|release), engine, engine_version, compiler, target, cpu_features, flags, log_format."""
 
 @final

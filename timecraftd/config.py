@@ -103,16 +103,18 @@ RANGES = {
     "record.segment_bytes_max": (MIB, 4096 * MIB),
 }
 """Smallest and largest value of the keys where it matters."""
+ABOVE_ZERO = ("limits.cpu_s_max", "limits.wall_s_max", "limits.log_bytes_per_s_max", "record.log_bytes_max")
+"""Bounds below which nothing at all could run."""
 SECTIONS = ("limits", "record", "cache", "restart", "imports")
 
 
 def load_config(environ: Mapping[str, str] | None = None) -> Config:
     """The effective configuration. Raises ConfigError."""
     env = os.environ if environ is None else environ
-    path = env.get("TIMECRAFT_CONFIG") or os.path.join(_xdg(env, "XDG_CONFIG_HOME", ".config"), "timecraft/config.toml")
-    table = _read_toml(path, required=bool(env.get("TIMECRAFT_CONFIG")))
+    path = env.get("TIMECRAFT_CONFIG") or _xdg(env, "XDG_CONFIG_HOME", ".config", "timecraft/config.toml")
+    table = _read_toml(path, required=bool(env.get("TIMECRAFT_CONFIG"))) if path else None
     config = Config(
-        home=_xdg(env, "XDG_STATE_HOME", ".local/state") + "/timecraft",
+        home=_xdg(env, "XDG_STATE_HOME", ".local/state", "timecraft"),
         source=path if table is not None else "",
         debug=env.get("TIMECRAFT_DEBUG", "") not in ("", "0"),
         color=not env.get("NO_COLOR"),
@@ -121,12 +123,12 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
         config = _apply_table(config, table, path)
     if env.get("TIMECRAFT_HOME"):
         config = replace(config, home=env["TIMECRAFT_HOME"])
-    for section in SECTIONS:
-        for item in fields(getattr(config, section)):
-            variable = f"TIMECRAFT_{section}_{item.name}".upper()
-            if variable in env:
-                config = _apply_key(config, section, item.name, env[variable], variable)
-    return replace(config, home=os.path.abspath(os.path.expanduser(config.home)))
+    for variable in sorted(env):
+        # Other variables of this prefix, such as the version that a package carries, are no settings.
+        section, underscore, name = variable.removeprefix("TIMECRAFT_").lower().partition("_")
+        if variable.startswith("TIMECRAFT_") and underscore and section in SECTIONS:
+            config = _apply_key(config, section, name, env[variable], variable)
+    return replace(config, home=_absolute(config.home))
 
 
 def host_variable(name: str) -> str | None:
@@ -143,6 +145,8 @@ def check_value(key: str, value: Value, where: str) -> None:
         if not low <= value <= high:
             form = format_size_exact if "_bytes" in key else str
             raise ConfigError(f"{where}: {form(int(value))} isn't between {form(low)} and {form(high)}", "correct it")
+    if key in ABOVE_ZERO and value == 0:
+        raise ConfigError(f"{where}: isn't above zero", "correct it, or leave it out for no bound")
     if key == "record.ring_bytes" and isinstance(value, int) and value & value - 1:
         raise ConfigError(f"{where}: {format_size_exact(value)} isn't a power of two", "correct it")
 
@@ -172,9 +176,32 @@ def to_toml(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _xdg(env: Mapping[str, str], variable: str, fallback: str) -> str:
-    value = env.get(variable, "")
-    return value if os.path.isabs(value) else os.path.join(env.get("HOME") or os.path.expanduser("~"), fallback)
+def _xdg(env: Mapping[str, str], variable: str, fallback: str, name: str) -> str:
+    """A path in one of the XDG directories; empty if the user has no directory to put it below."""
+    if os.path.isabs(env.get(variable, "")):
+        return os.path.join(env[variable], name)
+    home = env.get("HOME") or _user_directory()
+    return os.path.join(home, fallback, name) if home else ""
+
+
+def _user_directory() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return ""
+
+
+def _absolute(home: str) -> str:
+    if not home:
+        raise ConfigError("state directory: HOME isn't set", "set TIMECRAFT_HOME to a directory of yours")
+    try:
+        return os.path.abspath(os.path.expanduser(home))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"state directory {home}: the current directory is gone", "set TIMECRAFT_HOME to an absolute path"
+        ) from None
 
 
 def _read_toml(path: str, *, required: bool) -> dict[str, object] | None:
@@ -227,9 +254,15 @@ def _parse(name: str, value: object, where: str, *, optional: bool) -> Value:
             return parse_size(str(value))
         if name.endswith(("_s", "_s_max", "_s_min")):
             return parse_duration_ns(str(value)) / 1e9
-        return int(value) if name.endswith("_max") else str(value)
+        return _whole_number(str(value)) if name.endswith("_max") else str(value)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}", "correct the value") from None
+
+
+def _whole_number(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"{text!r} isn't a whole number")
+    return int(text)
 
 
 def _written(name: str, value: Value) -> Value:

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from timecraftd.config import Config
-from timecraftd.engine.compat import incompatibility
+from timecraftd.engine.compat import incompatibility, nans_of
 from timecraftd.engine.request import RunRequest, canonical_json, check_mounts, decode_config, encode_config
 from timecraftd.engine.runtime import Engine
 from timecraftd.engine.spec import LimitSpec, LogSpec, ModuleSpec, ReplaySpec, ResumeSpec, RunSpec
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from timecraftd.recorder.logs import LogInfo
 
 MODULE_BYTES_MAX = 1 << 30
+LOG_BEGIN_S = 2.0
+LOG_POLL_S = 0.02
 RESUME_ERRORS: dict[str, type[TimecraftError]] = {
     "log_failed": ReplayRefusedError,
     "diverged": ReplayDivergedError,
@@ -58,6 +60,12 @@ RESUME_ERRORS: dict[str, type[TimecraftError]] = {
     "log_ended": LogDamagedError,
 }
 """Why a resumed process didn't get beyond its replay."""
+RESUME_NEXT_STEPS = {
+    "log_failed": "put things back as they were, then resume it again",
+    "diverged": "report it: a replay of the same module must not differ",
+    "log_damaged": "`timecraft replay` repeats what is left of it",
+    "log_ended": "`timecraft replay` repeats what is left of it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,9 @@ class Running:
             self._lock.release()
         error = RESUME_ERRORS.get(outcome.kind) if never_went_on(self.process, outcome) else None
         if error is not None:
-            raise error(f"process {self.process.id}: can't be resumed: {outcome.message}")
+            raise error(
+                f"process {self.process.id}: can't be resumed: {outcome.message}", RESUME_NEXT_STEPS[outcome.kind]
+            )
         return outcome
 
 
@@ -159,7 +169,9 @@ class Runtime:
             module = self.store_module(source, source_name)
             check_memory(module, source_name, request.limits)
             config = self.registry.objects.put(ObjectKind.CONFIG, encode_config(request))
-            runtime = self.registry.objects.put(ObjectKind.RUNTIME, canonical_json(self.engine.build_info()))
+            runtime = self.registry.objects.put(
+                ObjectKind.RUNTIME, canonical_json(self.engine.build_info(request.nans))
+            )
             now_ns = self.now_ns()
             process = ProcessRecord(
                 id=new_process_id(now_ns, self._random_bytes(10)),
@@ -277,7 +289,7 @@ class Runtime:
                     "bring it back with `timecraft import module FILE`, or replay another build with --module FILE",
                 ) from None
         return ReplaySpec(
-            module=self._module_spec(digest, request.function),
+            module=self._module_spec(digest, request),
             log_dir=self.registry.home.log_dir(process.id),
             # Memory and stack decide what a guest sees; how long a replay takes is another matter.
             limits=replace(request.limits, cpu_ns=None, wall_ns=None, log_bytes_per_s=None),
@@ -289,19 +301,40 @@ class Runtime:
             raise ReplayRefusedError(
                 f"process {process.id}: was run without recording, there is no log", "run it again without --no-record"
             )
+        self._check_began(process)
         recorded = decode_object(ObjectKind.RUNTIME, process.runtime, self.registry)
-        reason = incompatibility(recorded, self.engine.build_info())
+        reason = incompatibility(recorded, self.engine.build_info(nans_of(recorded)))
         if reason is not None:
             raise ReplayRefusedError(
                 f"process {process.id}: this runtime can't replay it exactly: {reason}",
                 f"use Timecraft {recorded.get('version', 'of that time')}",
             )
 
+    def _check_began(self, process: ProcessRecord) -> None:
+        """Whether the host lived long enough for a log. Raises ReplayRefusedError."""
+        began = process.state is not ProcessState.CRASHED or process.last_seq is not None
+        if not began and log_bytes(self.registry.home.log_dir(process.id)) == 0:
+            raise ReplayRefusedError(
+                f"process {process.id}: its host died before its log began",
+                "nothing of it has run: run it again, and remove this one with `timecraft rm`",
+            )
+
     def log_info(self, process: ProcessRecord) -> LogInfo:
         """Summary of a process's log. Raises LogError, ReplayRefusedError."""
         if not process.recorded:
-            raise ReplayRefusedError(f"process {process.id}: was run without recording, there is no log")
-        return self.logs.info(self.registry.home.log_dir(process.id))
+            raise ReplayRefusedError(
+                f"process {process.id}: was run without recording, there is no log", "run it again without --no-record"
+            )
+        self._check_began(process)
+        deadline = time.monotonic() + LOG_BEGIN_S
+        while True:
+            try:
+                return self.logs.info(self.registry.home.log_dir(process.id))
+            except LogError:
+                # The log of a process that has just begun comes with its first block.
+                if process.state is not ProcessState.RUNNING or time.monotonic() >= deadline:
+                    raise
+            time.sleep(LOG_POLL_S)
 
     # ---- looking after processes
 
@@ -465,18 +498,19 @@ class Runtime:
                 "run its module again",
             )
 
-    def _module_spec(self, digest: Digest, function: str | None) -> ModuleSpec:
+    def _module_spec(self, digest: Digest, request: RunRequest) -> ModuleSpec:
         return ModuleSpec(
             path=self.registry.objects.path(ObjectKind.MODULE, digest),
             digest=digest,
             artifact_dir=self.registry.home.artifacts_dir,
             artifact_bytes_max=self.config.cache.artifact_bytes_max,
-            function=function,
+            function=request.function,
+            nans=request.nans,
         )
 
     def _run_spec(self, process: ProcessRecord, request: RunRequest, streams: Streams, trace_fd: int | None) -> RunSpec:
         return RunSpec(
-            module=self._module_spec(process.module, request.function),
+            module=self._module_spec(process.module, request),
             args=request.args,
             env=request.env,
             mounts=request.mounts,
@@ -545,7 +579,9 @@ def read_module(source: str) -> tuple[bytes, str]:
                     raise ModuleError(f"{source}: is bigger than {format_size_exact(MODULE_BYTES_MAX)}")
                 data, name = file.read(), os.path.basename(source)
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(f"{source}: there is no such file", "give the path of a .wasm or .wat file") from None
+        raise NotFoundError(
+            f"{source or repr(source)}: there is no such file", "give the path of a .wasm or .wat file"
+        ) from None
     except OSError as error:
         raise ModuleError(f"{source}: {error.strerror}", "give the path of a readable .wasm or .wat file") from None
     if len(data) > MODULE_BYTES_MAX:

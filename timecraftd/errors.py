@@ -17,7 +17,9 @@ class TimecraftError(Exception):
         self.next_step = next_step
 
     def __str__(self) -> str:
-        return f"{self.message}; {self.next_step}" if self.next_step else self.message
+        if not self.next_step:
+            return self.message
+        return f"{self.message}{chr(10) if chr(10) in self.message else '; '}{self.next_step}"
 
 
 class UsageError(TimecraftError):

@@ -74,3 +74,32 @@ def test_every_error_has_its_own_code_and_sentence():
     kinds = [kind for kind in tree(TimecraftError) if kind.__module__ == "timecraftd.errors"]
     assert len({kind.code for kind in kinds}) == len(kinds)
     assert all("code" in vars(kind) and kind.__doc__.endswith(".") for kind in kinds)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("TIMECRAFT_LIMITS_NOSUCH", "1", "TIMECRAFT_LIMITS_NOSUCH: no such key"),
+        ("TIMECRAFT_LIMITS_CPU_S_MAX", "0", "isn't above zero"),
+        ("TIMECRAFT_IMPORTS_MEMBERS_MAX", "-5", "'-5' isn't a whole number"),
+        ("TIMECRAFT_IMPORTS_MEMBERS_MAX", "x", "'x' isn't a whole number"),
+    ],
+)
+def test_wrong_variables(tmp_path, name, value, says):
+    """Named, not ignored."""
+    with pytest.raises(ConfigError, match=says):
+        load(tmp_path, **{name: value})
+
+
+def test_other_variables_of_the_prefix_are_left_alone(tmp_path):
+    """They may be another program's."""
+    load(tmp_path, TIMECRAFT_VERSION="1", TIMECRAFT_X_Y="2", TIMECRAFT_LIMITS="3")
+
+
+def test_a_user_without_a_directory(monkeypatch):
+    """Asked for a place, not given one below the current directory."""
+    monkeypatch.setattr("timecraftd.config._user_directory", str)
+    with pytest.raises(ConfigError, match="HOME isn't set; set TIMECRAFT_HOME"):
+        load_config({})
+    assert load_config({"TIMECRAFT_HOME": "/a"}).home == "/a"
+    assert load_config({"XDG_STATE_HOME": "/x"}).home == "/x/timecraft"

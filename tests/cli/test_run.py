@@ -295,3 +295,131 @@ def test_timecraftd_says_what_it_can(timecraft):
     assert "the node daemon comes in a later version" in done.stderr
     assert "memory_bytes_max" in subprocess.check_output([*argv, "config"], text=True, env=timecraft.env)
     assert time.monotonic() - begun < 60
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_an_export_never_takes_the_place_of_a_pipe_or_device(timecraft, guests, tmp_path, force):
+    """What is no regular file is written to, with --force too; the same goes for the end of a link."""
+    timecraft("run", "--name", "p", guests / "hello.wat")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE)
+    assert timecraft("export", "log", "p", "-o", pipe, *force).returncode == 0
+    assert reader.communicate(timeout=30)[0].startswith(b'{"seq":0')
+    assert pipe.is_fifo()
+
+
+def test_an_export_through_a_link_keeps_the_link(timecraft, guests, tmp_path):
+    """The file that it names is replaced."""
+    timecraft("run", "--name", "p", guests / "hello.wat")
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to("file")
+    assert timecraft("export", "log", "p", "-o", tmp_path / "link", "--force").returncode == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text().startswith('{"seq":0')
+    refused = timecraft("export", "log", "p", "-o", tmp_path)
+    assert (refused.returncode, "is a directory; give" in refused.stderr) == (125, True)
+
+
+@pytest.mark.parametrize("args", [("version",), ("--help",), ("run", "--help"), ("config",), ("completion", "bash")])
+def test_standard_output_without_space(timecraft, args):
+    """Told in one line; the exit code says so."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(timecraft.argv(*args), stdout=full, stderr=subprocess.PIPE, env=timecraft.env, text=True)
+    assert done.returncode == 125
+    assert done.stderr == "timecraft: standard output: No space left on device; write to another place [TC0001]\n"
+
+
+def test_standard_error_without_space(timecraft, guests):
+    """The guest runs on: that its id can't be shown is no reason to end it."""
+    argv = timecraft.argv("run", guests / "hello.wat")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=full, env=timecraft.env, text=True)
+    assert (done.returncode, done.stdout) == (0, "hello, world\n")
+    assert json.loads(timecraft("ps", "-a", "-o", "json").stdout)[0]["state"] == "exited"
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("replay", "p", "--until", "9" * 30), ""),
+        (("logs", "p", "-n", str((1 << 64) - 1)), ""),
+        (("replay", "p", "--until", "2020-01-01T00:00:00Z"), "is before the process started; it started at 20"),
+        (("trace", "syscall", "p", "--call", "nosuch"), 'no host call is named "nosuch"; docs/wasi-coverage.md'),
+        (("run", "--restart", "on-failure:\u00b2", "x.wat"), "isn't a policy; use no"),
+        (("run", "--restart", "on-failure:", "x.wat"), "isn't a policy; use no"),
+        (("run", "--timeout", "0", "x.wat"), "'0' isn't above zero; see"),
+        (("run", "--log-max", "0", "x.wat"), "'0' isn't above zero; see"),
+        (("run", ""), "'': there is no such file; give"),
+        (("",), "'': there is no such verb; see"),
+        (("--node", "x"), "timecraft: --node: flags come after the verb; see"),
+        (("profile", "p"), "come in a later version; README.md"),
+    ],
+)
+def test_odd_arguments(timecraft, guests, args, says):
+    """A line with what to do, never an internal error."""
+    timecraft("run", "--name", "p", guests / "hello.wat")
+    done = timecraft(*args)
+    assert "internal error" not in done.stderr
+    assert says in done.stderr
+    assert bool(says) == bool(done.returncode)
+
+
+def test_a_current_directory_that_is_gone(timecraft, guests, tmp_path):
+    """An error of the arguments that need it."""
+    command = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
+    argv = ["sh", "-c", command, "sh", *timecraft.argv("run", "--dir", ".", guests / "hello.wat")]
+    env = timecraft.env | {"PYTHONSAFEPATH": "1"}
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, env=env, text=True)
+    assert (done.returncode, "the current directory is gone; give" in done.stderr) == (125, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "replies"),
+    [
+        (("re",), ["replay", "resume"]),
+        (("run", "--me"), ["--memory"]),
+        (("run", "hel"), ["hello.wat"]),
+        (("run", "-S", "wasm"), ["wasmedgev1", "wasmedgev2"]),
+        (("get", "mod"), ["module"]),
+        (("ps", "-o", ""), ["text", "json", "yaml"]),
+        (("import", "proc"), ["process"]),
+    ],
+)
+def test_bash_completes(timecraft, guests, words, replies):
+    """The script is sourced and its function called, as bash does it."""
+    script = """
+        source /dev/stdin
+        function=$(complete -p timecraft | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+        COMP_WORDS=(timecraft "$@"); COMP_CWORD=$#; COMPREPLY=()
+        "$function" timecraft "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    completion = timecraft("completion", "bash").stdout
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *words], input=completion, cwd=guests, capture_output=True, text=True
+    )
+    assert done.stdout.split() == replies, done.stderr
+
+
+def test_bash_completes_ids(timecraft, guests, tmp_path):
+    """Of the processes that there are."""
+    timecraft("run", guests / "hello.wat")
+    (tmp_path / "timecraft").write_text(f'#!/bin/sh\nexec {" ".join(timecraft.argv())} "$@"\n')
+    (tmp_path / "timecraft").chmod(0o755)
+    completion = timecraft("completion", "bash").stdout
+    env = timecraft.env | {"PATH": f"{tmp_path}:{timecraft.env['PATH']}"}
+    argv = ["bash", "-c", "source /dev/stdin; _timecraft_ids 0"]
+    done = subprocess.run(argv, input=completion, env=env, capture_output=True, text=True)
+    assert done.stdout == timecraft("ps", "-a", "-q").stdout
+
+
+def test_the_daemons_command_meets_users_alike(timecraft):
+    """No traceback, whatever its output is; what it can't do yet is said."""
+    daemon = [timecraft.argv()[0], "-m", "timecraftd"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*daemon, "config"], stdout=full, stderr=subprocess.PIPE, env=timecraft.env, text=True)
+    assert (done.returncode, "No space left" in done.stderr) == (125, True), done.stderr
+    done = subprocess.run([*daemon, "--config", "x"], capture_output=True, env=timecraft.env, text=True)
+    assert (done.returncode, "the node daemon comes in a later version" in done.stderr) == (125, True)
+    assert subprocess.run([*daemon, "version", "--help"], capture_output=True, env=timecraft.env).returncode == 0

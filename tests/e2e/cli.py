@@ -53,7 +53,7 @@ class Done:
     @property
     def out(self) -> str:
         """Standard output as text."""
-        return self.stdout.decode()
+        return self.stdout.decode(errors="replace")
 
     @property
     def shown(self) -> str:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -31,3 +32,11 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
     cli = Cli(tmp_path / "home")
     yield cli
     cli.close()
+
+
+@pytest.fixture
+def random(request: pytest.FixtureRequest) -> Random:
+    """Chance, from `--fault-seed`; a failing test prints its seed."""
+    seed = request.config.getoption("--fault-seed")
+    print(f"--fault-seed {seed}")
+    return Random(f"{seed} {request.node.name}")

@@ -1,7 +1,7 @@
 """Guests as their files describe them (tests/guests/README.md), and a bench that runs and replays them in this process.
 
-The bench speaks to the extension alone, without registry or command line: that is fast, and twin runs need switches that
-no command has.
+The bench speaks to the extension alone, without registry or command line: that is fast, and twin runs need switches
+that no command has.
 """
 
 from __future__ import annotations

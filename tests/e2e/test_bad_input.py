@@ -231,7 +231,7 @@ def in_namespace(script: str, cli: Cli, *args: str | Path) -> Done:
 def test_read_only_state(cli: Cli):
     """A state directory on a read-only file system is told to be that; nothing runs."""
     cli.run(guest("hello"))
-    script = 'mount --bind "$TIMECRAFT_HOME" "$TIMECRAFT_HOME"; mount -o remount,ro,bind "$TIMECRAFT_HOME"; exec "$TIMECRAFT" "$@"'
+    script = 'H="$TIMECRAFT_HOME"; mount --bind "$H" "$H"; mount -o remount,ro,bind "$H"; exec "$TIMECRAFT" "$@"'
     for verb in (["run", guest("hello")], ["ps", "-a"]):
         done = in_namespace(script, cli, *verb)
         assert done.code == REFUSED, done.shown
@@ -276,7 +276,8 @@ def test_no_space_stops_the_run(cli: Cli):
     """By default a guest whose log has no room is stopped, and all but its last call can be replayed."""
     script = SMALL + (
         'printed="$1"; shift; code=0; head -c 1m /dev/zero > "$TIMECRAFT_HOME/.filler"; '
-        '"$TIMECRAFT" run "$@" > "$printed" || code=$?; echo "$code" $(wc -c < "$printed"); rm "$TIMECRAFT_HOME/.filler"; '
+        '"$TIMECRAFT" run "$@" > "$printed" || code=$?; echo "$code" $(wc -c < "$printed"); '
+        'rm "$TIMECRAFT_HOME/.filler"; '
         'id=$(ls "$TIMECRAFT_HOME/processes"); "$TIMECRAFT" logs "$id" | wc -c; "$TIMECRAFT" replay "$id" | wc -c; '
         '"$TIMECRAFT" replay --verify "$id"; "$TIMECRAFT" ps -a'
     )

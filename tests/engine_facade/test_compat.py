@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.testing import BUILD_INFO
-from timecraftd.engine.compat import incompatibility
+from timecraftd.engine.compat import incompatibility, nans_of
 from timecraftd.engine.request import RunRequest, decode_config, encode_config
 from timecraftd.engine.spec import LimitSpec, MountSpec
 from timecraftd.errors import ReplayRefusedError
@@ -29,9 +29,11 @@ def test_what_decides(key):
 
 def test_without_canonical_nans_the_processor_decides():
     """Payloads of NaNs differ between processors."""
-    info = BUILD_INFO | {"flags": "nan=artifact"}
+    info = BUILD_INFO | {"flags": "nan=native,opt=speed"}
+    assert (nans_of(info), nans_of(BUILD_INFO)) == ("native", "canonical")
     assert incompatibility(info, info) is None
     assert "aarch64" in incompatibility(info, info | {"target": "aarch64-unknown-linux-gnu"})
+    assert "fma" in incompatibility(info, info | {"cpu_features": "fma"})
 
 
 def test_configs_keep_every_byte():

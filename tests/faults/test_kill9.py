@@ -1,7 +1,8 @@
-"""kill -9 of the host at any point: every completed call is in the recovered log, and the log replays to its last record.
+"""kill -9 of the host at any point: every completed call is in the recovered log, which replays to its last record.
 
-What a guest printed is read from a pipe. A line there is a call that had its effect; the last one may have been under way
-when the host died, and then it may lack its record. All lines before it were followed by another call, so they can't.
+What a guest printed is read from a pipe. A line there is a call that had its effect; the last one may have been under
+way when the host died, and then it may lack its record. All lines before it were followed by another call, so they
+can't.
 """
 
 import os

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Write the systematic hostile guests, hostile_*.wat and what they must print, hostile_*.out, from one table of all calls.
+"""Write the systematic hostile guests, hostile_*.wat and what they must print, hostile_*.out, from one table of all
+calls.
 
-The files are committed; run this after changing the table. Each call is made with arguments that are valid but for one. Each
-line of output is "call argument=value: errno", in an .out file with every errno that is right, joined by |.
+The files are committed; run this after changing the table. Each call is made with arguments that are valid but for
+one. Each line of output is "call argument=value: errno", in an .out file with every errno that is right, joined by |.
 """
 
 from __future__ import annotations
@@ -103,15 +104,29 @@ CALLS = [
     call("path_filestat_get", fd(valid=DIR), num("lookup"), *path(), out("stat", STAT)),
     call("path_filestat_set_times", fd(valid=DIR), num("lookup"), *path(), wide("atim"), wide("mtim"), num("flags", 1)),
     call("path_link", fd("old_fd", DIR), num("lookup"), *path("old"), fd("new_fd", DIR), *path("new", OTHER)),
-    call("path_open", fd(valid=DIR), num("lookup"), *path(valid=OTHER), num("oflags", 1), wide("base", 2), wide("inheriting"),
-         num("fdflags"), out("opened")),
+    call(
+        "path_open",
+        fd(valid=DIR),
+        num("lookup"),
+        *path(valid=OTHER),
+        num("oflags", 1),
+        wide("base", 2),
+        wide("inheriting"),
+        num("fdflags"),
+        out("opened"),
+    ),
     call("path_readlink", fd(valid=DIR), *path(), *buf("buf", BUF, 64), out("used"), also=(INVAL,)),
     call("path_remove_directory", fd(valid=DIR), *path(valid=OTHER)),
     call("path_rename", fd("old_fd", DIR), *path("old"), fd("new_fd", DIR), *path("new", OTHER)),
     call("path_symlink", *path("old"), fd(valid=DIR), *path("new", OTHER)),
     call("path_unlink_file", fd(valid=DIR), *path(valid=OTHER)),
-    call("poll_oneoff", Arg("in", SUBS, kind="iovs", size=48, align=8), Arg("out", BUF, kind="out", size=32, align=8), Arg("n", 1, kind="count"),
-         out("nevents")),
+    call(
+        "poll_oneoff",
+        Arg("in", SUBS, kind="iovs", size=48, align=8),
+        Arg("out", BUF, kind="out", size=32, align=8),
+        Arg("n", 1, kind="count"),
+        out("nevents"),
+    ),
     call("proc_exit", num("code")),
     call("proc_raise", num("signal")),
     call("sched_yield"),
@@ -179,7 +194,8 @@ class Guest:
   ;; Prints a text and a number of two decimal digits.
   (func $say (param $at i32) (param $n i32) (param $value i32)
     (call $print (local.get $at) (local.get $n))
-    (i32.store8 (i32.const 16) (i32.add (i32.const 48) (i32.rem_u (i32.div_u (local.get $value) (i32.const 10)) (i32.const 10))))
+    (i32.store8 (i32.const 16)
+      (i32.add (i32.const 48) (i32.rem_u (i32.div_u (local.get $value) (i32.const 10)) (i32.const 10))))
     (i32.store8 (i32.const 17) (i32.add (i32.const 48) (i32.rem_u (local.get $value) (i32.const 10))))
     (i32.store8 (i32.const 18) (i32.const 10))
     (call $print (i32.const 16) (i32.const 3)))
@@ -216,7 +232,10 @@ def check_untouched(guest: Guest) -> None:
 
 
 def pointers() -> Guest:
-    guest = Guest("hostile_pointers", "Every call with each pointer bad in turn. A bad pointer is fault (21), found before any effect.")
+    guest = Guest(
+        "hostile_pointers",
+        "Every call with each pointer bad in turn. A bad pointer is fault (21), found before any effect.",
+    )
     for call in CALLS:
         for i, arg in enumerate(call.args):
             right = (FAULT, *call.also)
@@ -229,8 +248,14 @@ def pointers() -> Guest:
             elif arg.kind == "buf":
                 length = call.args[i + 1]
                 for value, size in [
-                    (0xFFFFFFFF, length.valid), (END, length.valid), (END - 1, 2), (0x1_0000_0000 - length.valid, length.valid),
-                    (arg.valid, 0xFFFFFFFF), (arg.valid, 0x80000000), (arg.valid, END - arg.valid + 1), (0xFFFFFFF0, 0x20),
+                    (0xFFFFFFFF, length.valid),
+                    (END, length.valid),
+                    (END - 1, 2),
+                    (0x1_0000_0000 - length.valid, length.valid),
+                    (arg.valid, 0xFFFFFFFF),
+                    (arg.valid, 0x80000000),
+                    (arg.valid, END - arg.valid + 1),
+                    (0xFFFFFFF0, 0x20),
                 ]:
                     # A length that is too long may be refused as such.
                     also = (37, INVAL) if size > 65536 and arg.name != "buf" else ()
@@ -238,7 +263,12 @@ def pointers() -> Guest:
                         also = (INVAL,)
                     if call.name == "fd_prestat_dir_name":
                         also = (37, INVAL) if size != length.valid else ()
-                    guest.attempt(call.name, f"{arg.name}={value:x} len={size:x}", (*right, *also), **{arg.name: value, length.name: size})
+                    guest.attempt(
+                        call.name,
+                        f"{arg.name}={value:x} len={size:x}",
+                        (*right, *also),
+                        **{arg.name: value, length.name: size},
+                    )
     check_untouched(guest)
     return guest
 
@@ -256,7 +286,10 @@ def fds() -> Guest:
 
 
 def values() -> Guest:
-    guest = Guest("hostile_values", "Flags, clocks, offsets and whences that do not exist: inval (28), or an errno of the same meaning.")
+    guest = Guest(
+        "hostile_values",
+        "Flags, clocks, offsets and whences that do not exist: inval (28), or an errno of the same meaning.",
+    )
     bad = (INVAL,)
     for value in (4, 99, 0xFFFFFFFF):
         guest.attempt("clock_res_get", f"id={value:x}", (*bad, 58), id=value)
@@ -302,7 +335,9 @@ def values() -> Guest:
 
 
 def vectors() -> Guest:
-    guest = Guest("hostile_iovs", "Reads and writes with bad arrays of iovecs: fault (21) or inval (28), before any byte moves.")
+    guest = Guest(
+        "hostile_iovs", "Reads and writes with bad arrays of iovecs: fault (21) or inval (28), before any byte moves."
+    )
 
     def iovec(i: int, pointer: int, length: int) -> None:
         guest.body.append(f"(i32.store (i32.const {IOVS + 8 * i}) (i32.const {pointer}))")
@@ -312,7 +347,15 @@ def vectors() -> Guest:
         for n in (0xFFFFFFFF, 0x80000000, 0x20000000, 0x20000001, 0x1FFFFFFF, (END - IOVS) // 8 + 1):
             guest.attempt(name, f"iovs_len={n:x}", (FAULT, INVAL), iovs_len=n)
         guest.attempt(name, "the last iovec half outside", (FAULT,), iovs=END - 4)
-        for pointer, length in ((0xFFFFFFFF, 1), (END, 1), (END - 1, 2), (BUF, 0xFFFFFFFF), (BUF, END - BUF + 1), (0xFFFFFFF0, 0x20), (0x80000000, 0x80000000)):
+        for pointer, length in (
+            (0xFFFFFFFF, 1),
+            (END, 1),
+            (END - 1, 2),
+            (BUF, 0xFFFFFFFF),
+            (BUF, END - BUF + 1),
+            (0xFFFFFFF0, 0x20),
+            (0x80000000, 0x80000000),
+        ):
             iovec(0, pointer, length)
             guest.attempt(name, f"one of {length:x} at {pointer:x}", (FAULT,))
             iovec(1, pointer, length)
@@ -335,7 +378,9 @@ def vectors() -> Guest:
 
 
 def edges() -> Guest:
-    guest = Guest("hostile_misaligned", "Every call with its pointers misaligned by one: works, or inval (28). Never a trap.")
+    guest = Guest(
+        "hostile_misaligned", "Every call with its pointers misaligned by one: works, or inval (28). Never a trap."
+    )
     for call in CALLS:
         if call.name == "path_open":
             continue
@@ -344,9 +389,13 @@ def edges() -> Guest:
                 # Shift the data along, so that what is read there is valid.
                 guest.reset()
                 if arg.kind == "iovs":
-                    guest.body.append(f"(memory.copy (i32.const {arg.valid + 1}) (i32.const {arg.valid}) (i32.const {arg.size}))")
+                    guest.body.append(
+                        f"(memory.copy (i32.const {arg.valid + 1}) (i32.const {arg.valid}) (i32.const {arg.size}))"
+                    )
                 right = (SUCCESS, INVAL, *call.also)
-                guest.attempt(call.name, f"{arg.name}={arg.valid + 1:x}", tuple(dict.fromkeys(right)), **{arg.name: arg.valid + 1})
+                guest.attempt(
+                    call.name, f"{arg.name}={arg.valid + 1:x}", tuple(dict.fromkeys(right)), **{arg.name: arg.valid + 1}
+                )
     return guest
 
 

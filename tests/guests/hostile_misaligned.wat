@@ -58,7 +58,8 @@
   ;; Prints a text and a number of two decimal digits.
   (func $say (param $at i32) (param $n i32) (param $value i32)
     (call $print (local.get $at) (local.get $n))
-    (i32.store8 (i32.const 16) (i32.add (i32.const 48) (i32.rem_u (i32.div_u (local.get $value) (i32.const 10)) (i32.const 10))))
+    (i32.store8 (i32.const 16)
+      (i32.add (i32.const 48) (i32.rem_u (i32.div_u (local.get $value) (i32.const 10)) (i32.const 10))))
     (i32.store8 (i32.const 17) (i32.add (i32.const 48) (i32.rem_u (local.get $value) (i32.const 10))))
     (i32.store8 (i32.const 18) (i32.const 10))
     (call $print (i32.const 16) (i32.const 3)))

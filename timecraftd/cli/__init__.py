@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from timecraftd.cli.context import Context
 from timecraftd.errors import TimecraftError, UsageError
@@ -33,8 +35,8 @@ VERBS = {
 
 LATER = {
     "profile": "profiles come in a later version",
-    "query": "queries come in a later version; `export log --format jsonl` gives the records",
-    "debug": "the debugger comes in a later version; `replay --trace --until` shows how a process got somewhere",
+    "query": "queries come in a later version (`export log --format jsonl` gives the records)",
+    "debug": "the debugger comes in a later version (`replay --trace --until` shows how a process got somewhere)",
     "graph": "durable graphs come in a later version",
     "actor": "actors come in a later version",
     "node": "the node daemon comes in a later version",
@@ -42,15 +44,22 @@ LATER = {
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+_OUTPUT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""What a write to standard output fails with. Files of ours carry their names, or are errors of their own."""
 
 
-def main(argv: Sequence[str] | None = None, context: Context | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    context: Context | None = None,
+    dispatch: Callable[[list[str], Context], int] | None = None,
+) -> int:
     """Runs one command; returns its exit code. No error leaves it."""
+    _open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     context = context or Context()
     try:
         try:
-            code = _dispatch(arguments, context)
+            code = (dispatch or _dispatch)(arguments, context)
             sys.stdout.flush()
             return code
         except BrokenPipeError:
@@ -68,6 +77,10 @@ def main(argv: Sequence[str] | None = None, context: Context | None = None) -> i
     except Exception as error:
         if context.debug:
             raise
+        if isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT_ERRNOS:
+            _forget_stdout()
+            context.complain(f"standard output: {error.strerror}; write to another place [TC0001]")
+            return TimecraftError.exit_code
         context.complain(
             f"internal error: {type(error).__name__}: {error}; "
             "set TIMECRAFT_DEBUG=1 for a traceback, and report it [TC0001]"
@@ -87,15 +100,24 @@ def _dispatch(arguments: list[str], context: Context) -> int:
     if verb in LATER:
         from timecraftd.errors import UnsupportedError
 
-        raise UnsupportedError(f"timecraft {verb}: {LATER[verb]}")
+        raise UnsupportedError(f"timecraft {verb}: {LATER[verb]}", "README.md lists what isn't there yet")
     if verb not in VERBS:
         raise _unknown_verb(verb)
+    return run_verb("timecraft", verb, VERBS[verb], rest, context)
+
+
+def run_verb(program: str, verb: str, description: str, arguments: list[str], context: Context) -> int:
+    """Parses the arguments of a verb and runs it; returns its exit code."""
     from timecraftd.cli.parser import Parser, load_verb
 
     module = load_verb(verb)
-    parser = Parser(prog=f"timecraft {verb}", description=VERBS[verb])
+    parser = Parser(prog=f"{program} {verb}", description=description)
     module.add_arguments(parser)
-    code: int = module.run(parser.parse_args(rest), context)
+    try:
+        parsed = parser.parse_args(arguments)
+    except SystemExit:  # --help was printed
+        return 0
+    code: int = module.run(parsed, context)
     return code
 
 
@@ -120,15 +142,28 @@ def _unknown_verb(verb: str) -> UsageError:
 
     close = get_close_matches(verb, VERBS, n=1)
     if verb.startswith("-"):
-        return UsageError(f"timecraft: {verb}: flags come after the verb", "see `timecraft --help`")
+        return UsageError(f"{verb}: flags come after the verb", "see `timecraft --help`")
     hint = f"did you mean `timecraft {close[0]}`?" if close else "see `timecraft --help`"
-    return UsageError(f"{verb}: there is no such verb", hint)
+    return UsageError(f"{verb if verb.strip() else repr(verb)}: there is no such verb", hint)
+
+
+def _open_streams() -> None:
+    """Fills closed standard streams: a file of ours that got such a number would be the guest's."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - for as long as we live
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _forget_stdout() -> None:
     """Keeps Python from complaining at exit that nobody reads."""
-    import os
-
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
     os.close(devnull)

@@ -48,11 +48,7 @@ class Context:
         """One line, or several, on standard error."""
         from timecraftd.cli.terminal import printable_lines
 
-        try:
-            sys.stderr.write(f"timecraft: {printable_lines(message)}\n")
-            sys.stderr.flush()
-        except OSError:
-            pass  # nobody listens
+        tell(f"timecraft: {printable_lines(message)}")
 
     def forget_runtime(self) -> None:
         """Lets a child after fork open its own: databases don't cross a fork."""
@@ -62,6 +58,15 @@ class Context:
         """Closes what was opened."""
         if "runtime" in self.__dict__:
             self.runtime.close()
+
+
+def tell(text: str) -> None:
+    """A line on standard error, lost if nobody listens: a guest that runs must not end because of it."""
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - else what is left in its buffer fails again at exit
 
 
 def is_terminal(descriptor: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import tempfile
 import time
@@ -21,7 +22,9 @@ SPACE_BYTES_MIN = 1 << 30
 OPEN_FILES_MIN = 4096
 CLOCK_UNIX_S_MIN = 1_750_000_000
 """A clock before this is wrong: this code is younger."""
-KERNEL_MIN = (5, 6)
+SYS_OPENAT2 = 437
+"""The same on all processors."""
+RESOLVE_BENEATH = 0x08
 SELF_TEST = b"""(module
   (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
@@ -60,6 +63,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         ("state directory", check_state),
         ("free space", check_space),
         ("kernel", check_kernel),
+        ("openat2", check_openat2),
         ("shared memory", check_shared_memory),
         ("open files", check_open_files),
         ("clock", check_clock),
@@ -113,18 +117,44 @@ def check_space(context: Context) -> tuple[Level, str]:
 
 
 def check_kernel(_context: Context) -> tuple[Level, str]:
-    """Whether the system calls that the sandbox stands on are there."""
+    """Whether the system calls are there that hosting guests takes."""
     release = os.uname().release
-    numbers = release.replace("-", ".").split(".")[:2]
-    version = tuple(int(number) for number in numbers if number.isdigit())
-    if version < KERNEL_MIN:
-        return "fail", f"{release}: openat2 needs Linux {KERNEL_MIN[0]}.{KERNEL_MIN[1]}"
     try:
         os.close(os.memfd_create("timecraft-doctor"))
         os.close(os.pidfd_open(os.getpid()))
     except OSError as error:
-        return "fail", f"{release}: {error.strerror} (memfd_create, pidfd_open)"
-    return "ok", f"{release}: openat2, memfd_create, pidfd_open"
+        return "fail", f"Linux {release}: {error.strerror} (memfd_create, pidfd_open)"
+    return "ok", f"Linux {release}: memfd_create, pidfd_open"
+
+
+def check_openat2(_context: Context) -> tuple[Level, str]:
+    """Whether the kernel keeps paths beneath a directory: tried, as a version or a filter in between tells little."""
+    directory = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        within, outside = (openat2_beneath(directory, path) for path in (b".", b"/proc"))
+    finally:
+        os.close(directory)
+    if within:
+        hint = {errno.ENOSYS: "needs Linux 5.6", errno.EPERM: "a filter, such as a container's, forbids it"}
+        return "fail", f"{os.strerror(within)}; {hint.get(within, 'guests can not open files')}"
+    if outside != errno.EXDEV:
+        return "fail", "RESOLVE_BENEATH let an absolute path through: the sandbox doesn't hold on this kernel"
+    return "ok", "paths stay beneath a mount (RESOLVE_BENEATH)"
+
+
+def openat2_beneath(directory: int, path: bytes) -> int:
+    """Opens and closes a path beneath a directory; returns the errno, 0 if it could be opened."""
+    import ctypes
+
+    syscall = ctypes.CDLL(None, use_errno=True).syscall
+    syscall.restype = ctypes.c_long
+    how = (ctypes.c_uint64 * 3)(os.O_PATH | os.O_CLOEXEC, 0, RESOLVE_BENEATH)
+    arguments = (ctypes.c_long(SYS_OPENAT2), ctypes.c_int(directory), path, how, ctypes.c_size_t(ctypes.sizeof(how)))
+    descriptor = syscall(*arguments)
+    if descriptor < 0:
+        return ctypes.get_errno()
+    os.close(descriptor)
+    return 0
 
 
 def check_shared_memory(context: Context) -> tuple[Level, str]:

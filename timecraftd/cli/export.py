@@ -82,15 +82,38 @@ def _log(args: argparse.Namespace, context: Context) -> int:
 
 @contextmanager
 def target_file(path: str, *, binary: bool, force: bool) -> Iterator[IO[bytes]]:
-    """A file to write to, in place only once all is written; `-` is standard output, refused for bytes on a terminal."""
+    """A file to write to, in place only once all is written; `-` is standard output, refused for bytes on a terminal.
+
+    What is no regular file (a pipe, a device) is written to as it is: a rename would put a file in its place.
+    """
     if path == "-":
         if binary and is_terminal(1):
             raise UsageError("export: won't write bytes to a terminal", "give a file with -o FILE")
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    if os.path.exists(path) and not force:
-        raise UsageError(f"{path}: exists", "give another name, or --force")
+    if os.path.isdir(path):
+        raise UsageError(f"{path}: is a directory", "give the name of a file")
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            with open(path, "wb") as file:
+                yield file
+            return
+        if os.path.exists(path) and not force:
+            raise UsageError(f"{path}: exists", "give another name, or --force")
+        with _draft(os.path.realpath(path)) as file:
+            yield file
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise NotFoundError(
+            f"{path or repr(path)}: {error.strerror}", "give a file in a directory that you may write"
+        ) from None
+
+
+@contextmanager
+def _draft(path: str) -> Iterator[IO[bytes]]:
+    """A file beside `path` that takes its place once all is written, or goes."""
     draft = f"{path}.{os.getpid()}.part"
     try:
         with open(draft, "xb") as file:
@@ -98,8 +121,6 @@ def target_file(path: str, *, binary: bool, force: bool) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
-    except OSError as error:
-        raise NotFoundError(f"{path}: {error.strerror}", "give a file in a directory that you may write") from None
     finally:
         if os.path.exists(draft):
             os.unlink(draft)

@@ -12,10 +12,12 @@ from timecraftd.cli.terminal import print_data, print_table
 from timecraftd.cli.views import log_data, module_data, object_data
 from timecraftd.embedded import Runtime
 from timecraftd.errors import LogError
-from timecraftd.model import ObjectInfo, ObjectKind, ProcessRecord
+from timecraftd.model import ObjectInfo, ObjectKind, ProcessId, ProcessRecord
 from timecraftd.units import format_ago, format_size
 
 KINDS = ("process", "module", "config", "runtime", "log")
+DIGITS = 12
+"""So much of a digest is shown."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +43,19 @@ def run(args: argparse.Namespace, context: Context) -> int:
             print_processes(context, found, form=args.output, quiet=args.quiet, whole=args.no_trunc)
             return 0
         logs = [_log(runtime, process) for process in found if process.recorded]
-        _print(args, logs, ("ID", "RECORDS", "SEGMENTS", "STORED", "RAW", "END"), _log_row)
+        if args.output != "text":
+            print_data(logs, args.output)
+            return 0
+
+        def shown_id(item: dict[str, object]) -> str:
+            identity = ProcessId(str(item["id"]))
+            return identity if args.no_trunc else runtime.registry.catalogue.short_id(identity)
+
+        if args.quiet:
+            print_ids([shown_id(item) for item in logs])
+        else:
+            header = ("ID", "RECORDS", "SEGMENTS", "STORED", "RAW", "END")
+            print_table(header, [(shown_id(item), *_log_row(item)) for item in logs])
         return 0
     kind = ObjectKind(args.kind)
     infos = list(runtime.registry.objects.stored(kind))
@@ -66,13 +80,22 @@ def _print_objects(args: argparse.Namespace, runtime: Runtime, kind: ObjectKind,
         rows = []
         for info in infos:
             age = format_ago(now_ns - info.modified_ns)
-            shown = info.digest if args.no_trunc else info.digest[:12]
+            shown = info.digest if args.no_trunc else info.digest[:DIGITS]
             rows.append((shown, _summary(args, runtime, info), format_size(info.size_bytes), age))
         title = {"module": "NAME", "config": "COMMAND", "runtime": "ENGINE"}[kind]
         print_table(("ID", title, "SIZE", "CREATED"), rows)
         return
+    if args.quiet and args.output == "text":
+        print_ids([info.digest if args.no_trunc else info.digest[:DIGITS] for info in infos])
+        return
     data = [module_data(runtime, info) if kind is ObjectKind.MODULE else object_data(runtime, info) for info in infos]
-    _print(args, data, (), lambda _: ())
+    print_data(data, args.output)
+
+
+def print_ids(ids: list[str]) -> None:
+    """An id a line."""
+    for identity in ids:
+        print(identity)
 
 
 def _summary(args: argparse.Namespace, runtime: Runtime, info: ObjectInfo) -> str:
@@ -86,24 +109,11 @@ def _summary(args: argparse.Namespace, runtime: Runtime, info: ObjectInfo) -> st
     return f"{value.get('engine')} {value.get('engine_version')} (timecraft {value.get('version')})"
 
 
-def _print(args: argparse.Namespace, data: list[dict[str, object]], header: tuple[str, ...], row: object) -> None:
-    if args.output != "text":
-        print_data(data, args.output)
-    elif args.quiet:
-        for item in data:
-            identity = str(item["id"])
-            print(identity if args.no_trunc else identity[:13] if "-" in identity else identity[:12])
-    else:
-        assert callable(row)
-        print_table(header, [row(item) for item in data])
-
-
 def _log_row(item: dict[str, object]) -> tuple[str, ...]:
     if "error" in item:
-        return (str(item["id"]), "-", "-", "-", "-", str(item["error"]))
+        return ("-", "-", "-", "-", str(item["error"]))
     end = item["end"]
     return (
-        str(item["id"]),
         str(item["records"]),
         str(item["segments"]),
         format_size(int(str(item["bytes_stored"]))),

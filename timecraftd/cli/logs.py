@@ -13,6 +13,7 @@ from timecraftd.cli.context import Context, is_terminal
 from timecraftd.cli.parser import whole_number
 from timecraftd.cli.terminal import TerminalFilter, write_all
 from timecraftd.errors import UsageError
+from timecraftd.model import ProcessState
 from timecraftd.units import parse_time_ns, rfc3339
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ def run(args: argparse.Namespace, context: Context) -> int:
     sys.stdout.flush()
     printer = _Printer(info.start_unix_ns if args.timestamps else None, args.tail, raw=args.raw)
     log_dir = runtime.registry.home.log_dir(process.id)
+    bounded = process.state is ProcessState.RUNNING and not args.follow
     for output in runtime.logs.output(log_dir, printer.flush_then(follower(context, process, follow=args.follow))):
+        if bounded and output.time_ns > info.last_time_ns:
+            break  # a guest may write faster than we read
         if output.time_ns >= since_ns:
             printer.feed(output)
     printer.finish()
@@ -76,7 +80,7 @@ class _Printer:
     def __init__(self, start_unix_ns: int | None, tail: int | None, *, raw: bool) -> None:
         self._start_unix_ns = start_unix_ns
         self._by_line = start_unix_ns is not None or tail is not None
-        self._last: deque[tuple[int, bytes]] | None = None if tail is None else deque(maxlen=tail)
+        self._last: deque[tuple[int, bytes]] | None = None if tail is None else deque(maxlen=min(tail, sys.maxsize))
         self._partial = dict.fromkeys(STREAMS, (0, b""))
         self._filters = {stream: None if raw or not is_terminal(stream) else TerminalFilter() for stream in STREAMS}
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import sys
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import IO, NoReturn, Protocol
 
 from timecraftd.cli.context import Context
 from timecraftd.errors import UsageError
 from timecraftd.units import parse_duration_ns, parse_size
 
 FORMATS = ("text", "json", "yaml")
+WIDTH = 80
+WIDTH_MIN = 40
 
 
 class Verb(Protocol):
@@ -21,15 +25,30 @@ class Verb(Protocol):
     run: Callable[[argparse.Namespace, Context], int]
 
 
+class Formatter(argparse.HelpFormatter):
+    """Asks the terminal for its width itself: argparse imports shutil for it, at each start."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            width = os.get_terminal_size(1).columns
+        except OSError:
+            width = WIDTH
+        super().__init__(prog, width=max(width, WIDTH_MIN) - 2)
+
+
 class Parser(argparse.ArgumentParser):
     """Raises UsageError instead of exiting."""
 
     def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, allow_abbrev=False)
+        super().__init__(prog=prog, description=description, allow_abbrev=False, formatter_class=Formatter)
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse for every wrong argument."""
         raise UsageError(f"{self.prog.removeprefix('timecraft ')}: {message}", f"see `{self.prog} --help`")
+
+    def print_help(self, file: IO[str] | None = None) -> None:  # type: ignore[override]
+        """Unlike argparse's own, lets errors of writing through."""
+        (file or sys.stdout).write(self.format_help())
 
 
 def load_verb(verb: str) -> Verb:
@@ -54,6 +73,16 @@ def duration_ns(text: str) -> int:
     return _checked(parse_duration_ns, text)
 
 
+def positive_size(text: str) -> int:
+    """A size above zero, for argparse."""
+    return _above_zero(size(text), text)
+
+
+def positive_duration_ns(text: str) -> int:
+    """A duration above zero, for argparse."""
+    return _above_zero(duration_ns(text), text)
+
+
 def positive_int(text: str) -> int:
     """A whole number above zero, for argparse."""
     if not text.isascii() or not text.isdigit() or int(text) == 0:
@@ -66,6 +95,12 @@ def whole_number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) >= 1 << 64:
         raise argparse.ArgumentTypeError(f"{text!r} isn't a whole number")
     return int(text)
+
+
+def _above_zero(value: int, text: str) -> int:
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} isn't above zero")
+    return value
 
 
 def _checked(parse: Callable[[str], int], text: str) -> int:

@@ -13,12 +13,13 @@ from timecraftd.cli.terminal import FilteredDescriptor
 from timecraftd.engine.spec import ReplaySpec
 from timecraftd.errors import LogDamagedError, ProcessStateError, ReplayDivergedError, UsageError
 from timecraftd.model import ProcessRecord, ProcessState
-from timecraftd.units import parse_duration_ns, parse_time_ns
+from timecraftd.units import parse_duration_ns, parse_time_ns, rfc3339
 
 if TYPE_CHECKING:
     from timecraftd.engine.runtime import Outcome
 
 EXIT_INCOMPLETE = 125
+SEQ_MAX = (1 << 64) - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,17 +78,14 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 def _until(spec: ReplaySpec, text: str, context: Context, process: ProcessRecord) -> ReplaySpec:
     if text.isascii() and text.isdigit():
-        return replace(spec, until_seq=int(text))
+        return replace(spec, until_seq=min(int(text), SEQ_MAX))
+    start_ns = context.runtime.log_info(process).start_unix_ns
     try:
-        if "T" in text:
-            start_ns = context.runtime.log_info(process).start_unix_ns
-            time_ns = parse_time_ns(text, 0) - start_ns
-        else:
-            time_ns = parse_duration_ns(text)
+        time_ns = parse_time_ns(text, 0) - start_ns if "T" in text else parse_duration_ns(text)
     except ValueError as error:
-        raise UsageError(f"--until: {error}", "give a record's number, a time since the start, or RFC 3339") from None
+        raise UsageError(f"--until: {error}", "a record's number and a time in RFC 3339 will do too") from None
     if time_ns < 0:
-        raise UsageError(f"--until {text}: is before the process started", f"it started at {process.started_ns} ns")
+        raise UsageError(f"--until {text}: is before the process started", f"it started at {rfc3339(start_ns)}")
     return replace(spec, until_time_ns=time_ns)
 
 
@@ -100,7 +98,7 @@ def _tell(context: Context, args: argparse.Namespace, process: ProcessRecord, ou
             if args.module is not None
             else "report it: a replay of the same module must not differ"
         )
-        raise ReplayDivergedError(f"process {short}: replay diverged: {outcome.message}", next_step)
+        raise ReplayDivergedError(f"process {short}: {outcome.message}", next_step)
     if outcome.kind == "log_damaged":
         raise LogDamagedError(
             f"process {short}: the log is damaged after {reached}: {outcome.message}",

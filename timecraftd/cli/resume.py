@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from timecraftd.cli.context import Context
+from timecraftd.cli.context import Context, tell
 from timecraftd.cli.supervise import Interrupts, attend
 
 
@@ -27,7 +26,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
         streams = Streams(None if args.restrict else 0, 1, 2)
         running = runtime.resume(process, streams, 2 if args.trace else None)
         if not args.quiet:
-            sys.stderr.write(f"{process.id}\n")
-            sys.stderr.flush()
+            tell(process.id)
         outcome = attend(context, running, interrupts)
     return outcome.code

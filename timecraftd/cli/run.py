@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import TYPE_CHECKING
 
-from timecraftd.cli.context import Context
-from timecraftd.cli.parser import duration_ns, positive_int, size, whole_number
+from timecraftd.cli.context import Context, tell
+from timecraftd.cli.parser import positive_duration_ns, positive_int, positive_size, size, whole_number
 from timecraftd.cli.supervise import RestartPolicy, supervise
 from timecraftd.config import CHOICES, Config, check_value, host_variable
 from timecraftd.engine.request import RunRequest
@@ -46,6 +45,13 @@ def _add_world(parser: argparse.ArgumentParser) -> None:
         "-v", "--dir", metavar="HOST[:GUEST[:ro]]", action="append", default=[], help="mount a directory"
     )
     group.add_argument("-f", "--function", metavar="FUNC", help="exported function to call instead of _start")
+    group.add_argument(
+        "--nan",
+        dest="nans",
+        choices=("canonical", "native"),
+        default="canonical",
+        help="bits of NaNs: native is faster for floats, and its log replays on this kind of processor only",
+    )
     group.add_argument("--restrict", action="store_true", help="withhold standard input too")
     group.add_argument("-S", "--sockets", choices=SOCKETS, default="auto", help="socket extension (default: auto)")
     for flags in (("-p", "--publish"), ("-L", "--listen"), ("-D", "--dial"), ("--net",)):
@@ -55,9 +61,9 @@ def _add_world(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits", "sizes like 64MiB, times like 1.5s; `timecraft config` shows defaults")
     group.add_argument("--memory", metavar="SIZE", type=size, help="linear memory")
-    group.add_argument("--stack", metavar="SIZE", type=size, help="native stack")
-    group.add_argument("--cpu", metavar="TIME", type=duration_ns, help="CPU time")
-    group.add_argument("--timeout", metavar="TIME", type=duration_ns, help="time from start to end")
+    group.add_argument("--stack", metavar="SIZE", type=positive_size, help="native stack")
+    group.add_argument("--cpu", metavar="TIME", type=positive_duration_ns, help="CPU time")
+    group.add_argument("--timeout", metavar="TIME", type=positive_duration_ns, help="time from start to end")
     group.add_argument("--max-open-files", metavar="N", type=positive_int, help="open descriptors")
     group.add_argument("--disk", metavar="SIZE", type=size, help="bytes written to mounted directories")
 
@@ -66,13 +72,15 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recording")
     group.add_argument("-T", "--trace", action="store_true", help="show calls on standard error, like strace")
     group.add_argument("--no-record", "--fly-blind", action="store_true", dest="no_record", help="don't record")
-    group.add_argument("--record-batch-size", metavar="SIZE", type=size, help="bytes of records per block")
+    group.add_argument("--record-batch-size", metavar="SIZE", type=positive_size, help="bytes of records per block")
     group.add_argument("--record-compression", metavar="NAME", help="lz4 or none")
     group.add_argument("--record-output", metavar="HOW", help="inline, or digest: keep only hashes of what was written")
     group.add_argument("--on-log-full", metavar="WHAT", help="stop, or continue without recording")
-    group.add_argument("--log-max", metavar="SIZE", type=size, help="bound of the log; --on-log-full says what then")
     group.add_argument(
-        "--log-rate", metavar="SIZE", type=size, help="bytes of log per second; the guest is slowed down"
+        "--log-max", metavar="SIZE", type=positive_size, help="bound of the log; --on-log-full says what then"
+    )
+    group.add_argument(
+        "--log-rate", metavar="SIZE", type=positive_size, help="bytes of log per second; the guest is slowed down"
     )
     group.add_argument("-C", "--chaos", metavar="RATIO", type=_ratio, default=0.0, help="share of calls made to fail")
     group.add_argument("--seed", metavar="N", type=whole_number, help="seed of chaos; printed if not given")
@@ -97,8 +105,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
     def started(running: Running) -> None:
         if not args.quiet:
-            sys.stderr.write(f"{running.process.id}\n")
-            sys.stderr.flush()
+            tell(running.process.id)
 
     trace_fd = 2 if args.trace else None
     return supervise(context, module, request, streams, trace_fd=trace_fd, policy=policy, started=started)
@@ -125,12 +132,13 @@ def build_request(args: argparse.Namespace, config: Config) -> RunRequest:
     seed = args.seed
     if args.chaos and seed is None:
         seed = int.from_bytes(os.urandom(4), "big")
-        sys.stderr.write(f"timecraft: chaos: --seed {seed}\n")
+        tell(f"timecraft: chaos: --seed {seed}")
     return RunRequest(
         args=(os.fsencode(os.path.basename(args.module)), *map(os.fsencode, args.args)),
         env=tuple(os.fsencode(f"{key}={value}") for key, value in read_env(args.env_file, args.env).items()),
         mounts=tuple(parse_mount(text) for text in args.dir),
         function=args.function,
+        nans=args.nans,
         limits=_limits(args, config),
         name=args.name or "",
         recorded=not args.no_record,
@@ -151,7 +159,10 @@ def parse_mount(text: str) -> MountSpec:
         raise UsageError(f"--dir {text!r}: isn't HOST[:GUEST[:ro]]", "write it like --dir ./data:/data:ro")
     if "\0" in text:
         raise UsageError(f"--dir {text!r}: holds a NUL byte")
-    return MountSpec(os.path.abspath(host), guest, read_only)
+    try:
+        return MountSpec(os.path.abspath(host), guest, read_only)
+    except FileNotFoundError:
+        raise UsageError(f"--dir {text!r}: the current directory is gone", "give an absolute path") from None
 
 
 def read_env(files: list[str], pairs: list[str]) -> dict[str, str]:
@@ -174,7 +185,7 @@ def read_env(files: list[str], pairs: list[str]) -> dict[str, str]:
 def parse_restart(text: str) -> RestartPolicy:
     """A policy from `no`, `on-failure[:N]` or `always`. Raises UsageError."""
     mode, _, count = text.partition(":")
-    if mode == "on-failure" and (not count or count.isdigit()):
+    if mode == "on-failure" and (text == mode or (count.isascii() and count.isdigit())):
         return RestartPolicy("on-failure", int(count) if count else None)
     if text == "always":
         return RestartPolicy("always")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Literal, Self
 
-from timecraftd.cli.context import Context
+from timecraftd.cli.context import Context, tell
+from timecraftd.units import format_duration
 
 if TYPE_CHECKING:
     from timecraftd.config import RestartConfig
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 INTERRUPTS_MAX = 3
 """So many signals end the host at once; the log is recovered later."""
+STALLED_NS_MIN = 10**9
+STALLED_PART = 10
+"""A guest that waited for its log this long, and for this part of its run, is told of."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -159,7 +162,14 @@ def attend(context: Context, running: Running, interrupts: Interrupts) -> Outcom
     tell_end(context, running.process.module_name, outcome)
     if outcome.kind == "killed" and running.process.recorded:
         short = context.runtime.registry.catalogue.short_id(running.process.id)
-        sys.stderr.write(f"replay it with: timecraft replay {short}\n")
+        tell(f"replay it with: timecraft replay {short}")
+    stalled_ns = outcome.stats.get("ring_stalled_ns", 0)
+    if stalled_ns >= max(STALLED_NS_MIN, outcome.stats.get("run_ns", 0) // STALLED_PART):
+        name = running.process.module_name
+        context.complain(
+            f"{name}: the guest waited {format_duration(stalled_ns)} for room in its ring; a larger record.ring_bytes "
+            "or a faster disk helps"
+        )
     lost = outcome.stats.get("records_lost", 0)
     if lost:
         context.complain(f"{running.process.module_name}: {lost} records were not recorded; the log ends before them")

@@ -9,6 +9,7 @@ from timecraftd.cli.logs import follower
 from timecraftd.cli.parser import duration_ns
 from timecraftd.cli.terminal import printable
 from timecraftd.errors import UnsupportedError, UsageError
+from timecraftd.model import ProcessState
 from timecraftd.recorder.logs import TraceQuery
 from timecraftd.units import parse_duration_ns, parse_time_ns
 
@@ -39,9 +40,13 @@ def run(args: argparse.Namespace, context: Context) -> int:
     process = runtime.process(args.id)
     info = runtime.log_info(process)
     start_ns = _start(args.start, info.start_unix_ns)
+    until_ns = None if args.duration is None else (start_ns or 0) + args.duration
+    if process.state is ProcessState.RUNNING and not args.follow:
+        # A guest may call faster than we read: what came since isn't waited for.
+        until_ns = min(until_ns or info.last_time_ns, info.last_time_ns)
     query = TraceQuery(
         start_ns=start_ns,
-        until_ns=None if args.duration is None else (start_ns or 0) + args.duration,
+        until_ns=until_ns,
         json=args.output == "json",
         string_bytes_max=STRING_BYTES_VERBOSE if args.verbose else STRING_BYTES,
         timestamps=args.timestamps,

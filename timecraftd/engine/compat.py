@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from timecraftd.engine.spec import Nans
 
 # What decides the results of a guest's instructions. The version of Timecraft doesn't: the log's format has its own
-# version, checked by its reader. CPU features don't, as NaNs are canonical and relaxed SIMD is refused.
+# version, checked by its reader. CPU features don't, unless NaNs are native; relaxed SIMD is refused.
 DECISIVE = ("engine", "engine_version", "compiler", "flags")
+
+
+def nans_of(recorded: Mapping[str, object]) -> Nans:
+    """How the runtime treated NaNs."""
+    return "native" if "nan=native" in str(recorded.get("flags", "")).split(",") else "canonical"
 
 
 def architecture(target: str) -> str:
@@ -25,7 +34,11 @@ def incompatibility(recorded: Mapping[str, object], current: Mapping[str, object
                 f"it was recorded with {key.replace('_', ' ')} {recorded.get(key, 'unknown')!r}, "
                 f"this is {current.get(key, 'unknown')!r}"
             )
-    then, now = architecture(str(recorded.get("target", ""))), architecture(str(current.get("target", "")))
-    if "nan=canonical" not in str(recorded.get("flags", "")) and then != now:
-        return f"it was recorded on {then or 'an unknown processor'} without canonical NaNs, this is {now}"
+    if nans_of(recorded) == "canonical":
+        return None
+    then, now = (
+        f"{architecture(str(of.get('target', '')))} {of.get('cpu_features', '')}" for of in (recorded, current)
+    )
+    if then != now:
+        return f"it was recorded with native NaNs on another kind of processor ({then}, this is {now})"
     return None

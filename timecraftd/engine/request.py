@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass, field
 
-from timecraftd.engine.spec import LimitSpec, MountSpec
+from timecraftd.engine.spec import LimitSpec, MountSpec, Nans
 from timecraftd.errors import MountError, ReplayRefusedError
 
 CONFIG_VERSION = 1
@@ -21,6 +21,7 @@ class RunRequest:
     env: tuple[bytes, ...] = ()
     mounts: tuple[MountSpec, ...] = ()
     function: str | None = None
+    nans: Nans = "canonical"
     limits: LimitSpec = field(default_factory=LimitSpec)
     name: str = ""
     recorded: bool = True
@@ -49,6 +50,7 @@ def encode_config(request: RunRequest) -> bytes:
             "env": [os.fsdecode(item) for item in request.env],
             "mounts": [{"host": m.host, "guest": m.guest, "read_only": m.read_only} for m in request.mounts],
             "function": request.function,
+            "nans": request.nans,
             "limits": {name: getattr(limits, name) for name in LimitSpec.__slots__},
             "record": {
                 "compression": request.compression,
@@ -76,6 +78,7 @@ def decode_config(data: bytes) -> RunRequest:
             env=tuple(os.fsencode(item) for item in value["env"]),
             mounts=tuple(MountSpec(**mount) for mount in value["mounts"]),
             function=value["function"],
+            nans=value["nans"],
             limits=LimitSpec(**value["limits"]),
             compression=value["record"]["compression"],
             output=value["record"]["output"],

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from timecraftd._native import Guest as Guest  # noqa: PLC0414
     from timecraftd._native import ModuleInfo as ModuleInfo  # noqa: PLC0414
     from timecraftd._native import Outcome as Outcome  # noqa: PLC0414
-    from timecraftd.engine.spec import ReplaySpec, ResumeSpec, RunSpec
+    from timecraftd.engine.spec import Nans, ReplaySpec, ResumeSpec, RunSpec
 
 
 class Engine:
@@ -23,9 +23,9 @@ class Engine:
         self._load = load
         self._loaded: ModuleType | None = None
 
-    def build_info(self) -> dict[str, str]:
+    def build_info(self, nans: Nans = "canonical") -> dict[str, str]:
         """What decides whether logs are compatible, and what people want to know of a build."""
-        info: dict[str, str] = self._native.build_info()
+        info: dict[str, str] = self._native.build_info(nans)
         return info
 
     def assemble(self, source: bytes) -> bytes:

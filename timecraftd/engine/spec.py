@@ -1,4 +1,4 @@
-"""What crosses to the data plane: frozen dataclasses, read by name on the Rust side (`crates/timecraft-py/src/spec.rs`)."""
+"""What crosses to the data plane: frozen dataclasses, read by name in `crates/timecraft-py/src/spec.rs`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 MIB = 1 << 20
+
+Nans = Literal["canonical", "native"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class MountSpec:
 
 @dataclass(frozen=True, slots=True)
 class LimitSpec:
-    """Bounds of one process (DESIGN.md section 5)."""
+    """Bounds of one process; None: no bound. Units are in the names."""
 
     memory_bytes: int = 4096 * MIB
     stack_bytes: int = 8 * MIB
@@ -63,6 +65,8 @@ class ModuleSpec:
     artifact_bytes_max: int = 1024 * MIB
     function: str | None = None
     """Exported function to call; None means `_start`."""
+    nans: Nans = "canonical"
+    """What arithmetic makes of NaNs: `native` is faster, and binds the log to this engine and kind of processor."""
 
 
 @dataclass(frozen=True, slots=True)

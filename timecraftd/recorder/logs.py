@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from timecraftd.errors import NativeMissingError
+from timecraftd.errors import NativeMissingError, UsageError
 
 if TYPE_CHECKING:
     from timecraftd._native import LogInfo as LogInfo  # noqa: PLC0414
@@ -78,7 +78,7 @@ class Logs:
                 yield Output(time_ns, stream, data)
 
     def trace(self, log_dir: str, query: TraceQuery, wait: Callable[[], bool] = bool) -> Iterator[str]:
-        """Records as lines, in order; `wait` as for `output`."""
+        """Records as lines, in order; `wait` as for `output`. Raises UsageError for a call that doesn't exist."""
         reader: LogReader = self._load().LogReader(log_dir)
         if query.start_ns is not None:
             reader.seek_time(query.start_ns)
@@ -93,8 +93,11 @@ class Logs:
                 until_time_ns=query.until_ns,
             )
 
-        for lines in _batches(read, wait):
-            yield from lines
+        try:
+            for lines in _batches(read, wait):
+                yield from lines
+        except ValueError as error:
+            raise UsageError(f"trace: {error}", "docs/wasi-coverage.md lists the calls") from None
 
 
 def log_bytes(log_dir: str) -> int:

@@ -234,7 +234,7 @@ def boot_id() -> str:
 
 
 def start_ticks(pid: int) -> int:
-    """When a process of the host started, in clock ticks since boot; 0 if it is gone. A pid may come again, not this."""
+    """When a process of the host started, in clock ticks since boot; 0 if it is gone. A pid may recur, not this."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read(4096).rpartition(b")")[2].split()[19])

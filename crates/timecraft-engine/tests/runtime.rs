@@ -238,7 +238,7 @@ fn a_counting_build_runs_the_same_program() {
         (call $exit (i32.const 3))))"#
     );
     let mut config = bench.config(&wat).unwrap();
-    config.compiler = Compiler { instrument: Instrument::Count };
+    config.compiler = Compiler { instrument: Instrument::Count, ..Compiler::default() };
     let finished = bench.start(config).unwrap().wait(Duration::from_secs(10)).unwrap();
     assert_eq!(finished.ending, Ending::End(End::Exit(3)));
     assert!(finished.operators.unwrap() > 800, "{:?}", finished.operators);
@@ -262,6 +262,7 @@ fn unusable_modules_are_explained() {
     let message = error(r#"(module (func (export "run")) (func (export "two") (param i32)))"#);
     assert!(message.contains(r#"no function "_start"; it exports run, two"#), "{message}");
     assert!(error(r#"(module (func (export "_start") (param i32)))"#).contains("takes parameters"));
+    assert!(error(r#"(module (memory (export "_start") 1))"#).contains("no function but a memory"));
     let wasm = to_wasm(br#"(module (func (export "_start") (nop) (nop)))"#).unwrap();
     assert!(matches!(inspect(&wasm[..wasm.len() - 3]), Err(ModuleError::Damaged(_))));
     assert!(matches!(to_wasm(&wasm[..6]), Err(ModuleError::Damaged(_))));

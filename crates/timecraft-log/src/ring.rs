@@ -262,7 +262,11 @@ impl RingWriter {
             if self.cancel.load(Ordering::Relaxed) {
                 break Err(AppendError::Cancelled);
             }
-            stalled_since.get_or_insert_with(Instant::now);
+            // Counted when it begins, so that it shows while it lasts.
+            stalled_since.get_or_insert_with(|| {
+                self.stats.stalls.fetch_add(1, Ordering::Relaxed);
+                Instant::now()
+            });
             wake(self.map.consumer_asleep());
             let full_at = self.tail_seen;
             sleep(self.map.producer_asleep(), PRODUCER_SLEEP_MAX, || {
@@ -272,7 +276,6 @@ impl RingWriter {
         };
         if let Some(since) = stalled_since {
             let ns = since.elapsed().as_nanos() as u64;
-            self.stats.stalls.fetch_add(1, Ordering::Relaxed);
             self.stats.stalled_ns.fetch_add(ns, Ordering::Relaxed);
         }
         result

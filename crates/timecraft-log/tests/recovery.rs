@@ -454,10 +454,10 @@ fn a_stalled_disk_makes_the_guest_wait_and_is_counted() {
         (ring, count, error)
     });
     // Nothing is written, so the ring fills and the guest waits, until it is cancelled.
-    while !guest.is_finished() {
-        cancel.store(true, Ordering::Relaxed);
+    while handle.stats().stalls == 0 {
         std::thread::yield_now();
     }
+    cancel.store(true, Ordering::Relaxed);
     let (mut ring, count, error) = guest.join().unwrap();
     assert_eq!(error, AppendError::Cancelled);
     cancel.store(false, Ordering::Relaxed);

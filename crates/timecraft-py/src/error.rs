@@ -25,6 +25,7 @@ pub(crate) fn module(error: &ModuleError) -> PyErr {
         | ModuleError::Unsupported(_)
         | ModuleError::UnknownImports(_)
         | ModuleError::NoFunction { .. }
+        | ModuleError::NotFunction { .. }
         | ModuleError::WrongFunction { .. }
         | ModuleError::Memory { .. } => python::ModuleError::new_err(error.to_string()),
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use timecraft_engine::runtime::{self, ArtifactCache, ArtifactSource, BuildInfo};
+use timecraft_engine::runtime::{self, ArtifactCache, ArtifactSource, BuildInfo, Nans};
 
 use crate::error;
 
@@ -72,10 +72,11 @@ pub(crate) fn source_name(source: ArtifactSource) -> &'static str {
 }
 
 #[pyfunction]
-pub(crate) fn build_info() -> BTreeMap<&'static str, String> {
-    let build = BuildInfo::current();
+#[pyo3(signature = (nans="canonical"))]
+pub(crate) fn build_info(nans: &str) -> PyResult<BTreeMap<&'static str, String>> {
+    let build = BuildInfo::current(self::nans(nans)?);
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-    BTreeMap::from([
+    Ok(BTreeMap::from([
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("profile", profile.to_owned()),
         ("engine", build.engine.to_owned()),
@@ -85,5 +86,13 @@ pub(crate) fn build_info() -> BTreeMap<&'static str, String> {
         ("cpu_features", build.cpu_features),
         ("flags", build.flags.to_owned()),
         ("log_format", timecraft_log::FORMAT_VERSION.to_string()),
-    ])
+    ]))
+}
+
+pub(crate) fn nans(name: &str) -> PyResult<Nans> {
+    match name {
+        "canonical" => Ok(Nans::Canonical),
+        "native" => Ok(Nans::Native),
+        other => Err(error::argument(format!("unknown kind of NaNs {other:?}"))),
+    }
 }

@@ -10,7 +10,7 @@ use timecraft_engine::clock::{SystemClock, SystemRandom};
 use timecraft_engine::host::{HostConfig, HostLimits, Mount, Stdio};
 use timecraft_engine::network::NoNetwork;
 use timecraft_engine::replayer::Until;
-use timecraft_engine::runtime::{ArtifactCache, Compiler, GuestConfig, Instrument, Limits};
+use timecraft_engine::runtime::{ArtifactCache, Compiler, GuestConfig, Instrument, Limits, Nans};
 use timecraft_engine::session::{LogOptions, ReplayConfig, ResumeConfig, RunConfig};
 use timecraft_log::{Compression, LogConfig, OnFull, Output};
 
@@ -57,6 +57,7 @@ struct ModuleSpec {
     artifact_dir: String,
     artifact_bytes_max: u64,
     function: Option<String>,
+    nans: String,
 }
 
 #[derive(FromPyObject)]
@@ -97,8 +98,12 @@ pub(crate) struct ResumeSpec {
     scratch_dir: String,
 }
 
-fn guest(module: ModuleSpec, limits: &LimitSpec, instrument: Instrument, memory_digest: bool) -> GuestConfig {
-    GuestConfig {
+fn guest(module: ModuleSpec, limits: &LimitSpec, instrument: Instrument, memory_digest: bool) -> PyResult<GuestConfig> {
+    let nans = crate::module::nans(&module.nans)?;
+    if nans == Nans::Native && instrument != Instrument::None {
+        return Err(error::argument("a log with native NaNs can only be replayed by the code that made it"));
+    }
+    Ok(GuestConfig {
         wasm: PathBuf::from(module.path),
         digest: module.digest,
         cache: ArtifactCache::new(module.artifact_dir, module.artifact_bytes_max),
@@ -109,10 +114,10 @@ fn guest(module: ModuleSpec, limits: &LimitSpec, instrument: Instrument, memory_
             cpu_ns: limits.cpu_ns,
             wall_ns: limits.wall_ns,
         },
-        compiler: Compiler { instrument },
+        compiler: Compiler { instrument, nans },
         sockets: SocketAbi::Auto,
         memory_digest,
-    }
+    })
 }
 
 /// A descriptor of the caller's, duplicated: ours to keep and to close.
@@ -185,7 +190,7 @@ impl RunSpec {
             network: Box::new(NoNetwork),
         };
         Ok(RunConfig {
-            guest: guest(self.module, &self.limits, Instrument::None, self.memory_digest),
+            guest: guest(self.module, &self.limits, Instrument::None, self.memory_digest)?,
             host,
             log: self.log.map(|spec| log(spec, &self.limits)).transpose()?,
             trace: self.trace_fd.map(duplicate).transpose()?,
@@ -202,7 +207,7 @@ impl ReplaySpec {
             (None, time_ns) => time_ns.map(Until::TimeNs),
         };
         Ok(ReplayConfig {
-            guest: guest(self.module, &self.limits, instrument, self.memory_digest),
+            guest: guest(self.module, &self.limits, instrument, self.memory_digest)?,
             log_dir: self.log_dir.into(),
             stdout: self.stdout_fd.map(duplicate).transpose()?,
             stderr: self.stderr_fd.map(duplicate).transpose()?,

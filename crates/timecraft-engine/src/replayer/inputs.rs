@@ -1,7 +1,7 @@
 //! What a call reads from guest memory, found out without making it.
 //!
-//! The host notes inputs in the order of parameters, and a list before what it points to (`Memory::sent`); a gather list
-//! and its data come last. Reports and digests follow it here.
+//! The host notes inputs in the order of parameters, and a list before what it points to (`Memory::sent`); a gather
+//! list and its data come last. Reports and digests follow it here.
 
 use timecraft_log::digest_sent;
 

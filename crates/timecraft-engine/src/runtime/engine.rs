@@ -27,8 +27,8 @@ pub struct BuildInfo {
 }
 
 impl BuildInfo {
-    /// Of the running build on the running machine.
-    pub fn current() -> Self {
+    /// Of the running build on the running machine, with NaNs as told.
+    pub fn current(nans: Nans) -> Self {
         let target = Target::default();
         BuildInfo {
             engine: "wasmer",
@@ -36,7 +36,10 @@ impl BuildInfo {
             compiler: "cranelift",
             target: target.triple().to_string(),
             cpu_features: target.cpu_features().iter().map(|feature| feature.to_string()).collect::<Vec<_>>().join(","),
-            flags: "nan=canonical,opt=speed,features=wasm2",
+            flags: match nans {
+                Nans::Canonical => "nan=canonical,opt=speed,features=wasm2",
+                Nans::Native => "nan=native,opt=speed,features=wasm2",
+            },
         }
     }
 }
@@ -51,16 +54,28 @@ pub enum Instrument {
     Count,
 }
 
+/// What the bits of a NaN are that arithmetic yields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nans {
+    /// The same everywhere, at the cost of a comparison after each operation on floats.
+    #[default]
+    Canonical,
+    /// What the processor makes of the operands, in the order in which the compiler has put them: the same for the same
+    /// machine code on the same kind of processor, and nothing else. Such a log is bound to both.
+    Native,
+}
+
 /// Makes engines that all generate the same code.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Compiler {
     pub instrument: Instrument,
+    pub nans: Nans,
 }
 
 impl Compiler {
     /// Names everything that decides about the machine code of a given module.
     pub fn key(&self) -> String {
-        let build = BuildInfo::current();
+        let build = BuildInfo::current(self.nans);
         format!(
             "{} {} {} {} {} {} {:?}",
             build.engine,
@@ -76,7 +91,7 @@ impl Compiler {
     /// An engine for one guest.
     pub(super) fn engine(self, world: &GuestMemory, memory_bytes_max: u64, stack_bytes: usize) -> wasmer::Engine {
         let mut cranelift = Cranelift::default();
-        cranelift.canonicalize_nans(true);
+        cranelift.canonicalize_nans(self.nans == Nans::Canonical);
         if self.instrument == Instrument::Count {
             let counter = wasmer_middlewares::Metering::new(u64::MAX, |_| 1);
             cranelift.push_middleware(Arc::new(counter));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -141,6 +141,7 @@ fn check(info: &ModuleInfo, config: &GuestConfig) -> Result<Vec<crate::Call>, Mo
     let name = config.function.clone();
     match info.exports.iter().find(|(export, _)| *export == name) {
         Some((_, ty)) if ty == "func ()" => Ok(calls),
+        Some((_, found)) if !found.starts_with("func") => Err(ModuleError::NotFunction { name, found: found.clone() }),
         Some((_, found)) => Err(ModuleError::WrongFunction { name, found: found.clone() }),
         None => Err(ModuleError::NoFunction { name, exported: exported_functions(info) }),
     }
@@ -285,7 +286,8 @@ fn run<S: System + 'static>(
     let mut gate = Box::new(Gate::new(system, memory.clone(), Arc::clone(kill), Arc::clone(counters)));
     let mut store = Store::new(engine);
     ignore_foreign_signals();
-    store.set_trap_handler(Some(only_within(code_range(&module))));
+    let interrupted = Arc::new(AtomicBool::new(false));
+    store.set_trap_handler(Some(only_within(code_range(&module), Arc::clone(&interrupted))));
     let imports = gate::imports(&mut store, &raw mut *gate, &calls);
 
     let started = Instant::now();
@@ -309,7 +311,7 @@ fn run<S: System + 'static>(
     drop(watchdog);
 
     let run_ns = elapsed_ns(started);
-    let (mut ending, backtrace) = ending(result, gate.halt.take(), kill);
+    let (mut ending, backtrace) = ending(result, gate.halt.take(), kill, &interrupted);
     if let Ending::End(end) = &ending
         && let Err(halt) = gate.system.end(end)
     {
@@ -359,6 +361,7 @@ fn ending(
     result: Result<Result<(), RuntimeError>, Panic>,
     halt: Option<Halt>,
     kill: &KillSwitch,
+    interrupted: &AtomicBool,
 ) -> (Ending, Vec<String>) {
     let error = match result {
         Ok(Ok(())) => return (Ending::End(End::Exit(0)), Vec::new()),
@@ -378,7 +381,7 @@ fn ending(
         };
         return (ending, backtrace);
     }
-    if trap::is_interrupt(&error)
+    if interrupted.load(Ordering::Relaxed)
         && let Some(reason) = kill.reason()
     {
         return (Ending::End(End::Killed(reason)), backtrace);

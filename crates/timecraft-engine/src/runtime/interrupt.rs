@@ -25,10 +25,23 @@ const RETRY: Duration = Duration::from_micros(50);
 
 /// A handler for `Store::set_trap_handler`: lets interrupts through only while the guest's own code runs. Unwinding
 /// out of the engine's helper functions (memory growth, say) would leave their locks taken.
+///
+/// `interrupted` is set when one got through. The trap's code doesn't tell: at an instruction that may trap by itself,
+/// such as a load, wasmer reports that instruction's own trap.
 pub(super) fn only_within(
     code: Range<usize>,
+    interrupted: Arc<AtomicBool>,
 ) -> Box<dyn Fn(i32, *const libc::siginfo_t, *const libc::c_void) -> bool + Send + Sync> {
-    Box::new(move |signal, _info, context| signal == libc::SIGUSR1 && !code.contains(&program_counter(context)))
+    Box::new(move |signal, _info, context| {
+        if signal != libc::SIGUSR1 {
+            return false;
+        }
+        let is_within = code.contains(&program_counter(context));
+        if is_within {
+            interrupted.store(true, Ordering::Relaxed);
+        }
+        !is_within
+    })
 }
 
 /// The handler that wasmer has for its interrupts, once it is wrapped.

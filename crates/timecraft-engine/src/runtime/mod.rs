@@ -9,7 +9,7 @@ mod module;
 mod trap;
 
 pub use artifact::{ArtifactCache, ArtifactSource};
-pub use engine::{BuildInfo, Compiler, Instrument};
+pub use engine::{BuildInfo, Compiler, Instrument, Nans};
 pub use gate::Counters;
 pub use guest::{Ending, Finished, Guest, GuestConfig, Limits, Prepared, compile};
 pub use module::{ModuleError, ModuleInfo, inspect, to_wasm};

@@ -25,6 +25,8 @@ pub enum ModuleError {
     UnknownImports(String),
     #[error("the module exports no function {name:?}; it exports {exported}; choose one with -f")]
     NoFunction { name: String, exported: String },
+    #[error("the export {name:?} is no function but a {found}; choose a function with -f")]
+    NotFunction { name: String, found: String },
     #[error("the function {name:?} takes parameters or returns results ({found}); only functions without can be run")]
     WrongFunction { name: String, found: String },
     #[error("the module needs {needed} bytes of memory at start, and the limit is {limit}; raise --memory")]

@@ -37,8 +37,3 @@ fn frame(frame: &FrameInfo) -> String {
 fn demangle(name: &str) -> String {
     Name::from(name).try_demangle(DemangleOptions::name_only()).into_owned()
 }
-
-/// Whether the guest was interrupted, rather than having done something wrong.
-pub(super) fn is_interrupt(error: &RuntimeError) -> bool {
-    error.clone().to_trap() == Some(TrapCode::HostInterrupt)
-}

@@ -435,3 +435,83 @@ pub mod size {
     pub const DIRENT: u32 = 24;
     pub const IOVEC: u32 = 8;
 }
+
+/// `WasmEdge`'s socket extension: wire values, and names in their order.
+pub mod socket {
+    pub const FAMILY_INET4: u32 = 1;
+    pub const FAMILY_INET6: u32 = 2;
+    pub const FAMILY_UNIX: u32 = 3;
+    pub const FAMILIES: [&str; 4] = ["UNSPEC", "INET4", "INET6", "UNIX"];
+
+    pub const TYPE_ANY: u32 = 0;
+    pub const TYPE_DGRAM: u32 = 1;
+    pub const TYPE_STREAM: u32 = 2;
+    pub const TYPES: [&str; 3] = ["ANY", "DGRAM", "STREAM"];
+
+    pub const PROTOCOL_TCP: u32 = 1;
+    pub const PROTOCOL_UDP: u32 = 2;
+
+    /// Levels of options: sockets in general, TCP, IPv6, and what this host does for guests ("time" in ASCII).
+    pub const LEVEL_SOCKET: u32 = 0;
+    pub const LEVEL_TCP: u32 = 6;
+    pub const LEVEL_IPV6: u32 = 41;
+    pub const LEVEL_HOST: u32 = 0x7469_6d65;
+
+    pub const OPTION_REUSEADDR: u32 = 0;
+    pub const OPTION_TYPE: u32 = 1;
+    pub const OPTION_ERROR: u32 = 2;
+    pub const OPTION_DONTROUTE: u32 = 3;
+    pub const OPTION_BROADCAST: u32 = 4;
+    pub const OPTION_SNDBUF: u32 = 5;
+    pub const OPTION_RCVBUF: u32 = 6;
+    pub const OPTION_KEEPALIVE: u32 = 7;
+    pub const OPTION_OOBINLINE: u32 = 8;
+    pub const OPTION_LINGER: u32 = 9;
+    pub const OPTION_RCVLOWAT: u32 = 10;
+    pub const OPTION_RCVTIMEO: u32 = 11;
+    pub const OPTION_SNDTIMEO: u32 = 12;
+    pub const OPTION_ACCEPTCONN: u32 = 13;
+    pub const OPTIONS: [&str; 15] = [
+        "SO_REUSEADDR",
+        "SO_TYPE",
+        "SO_ERROR",
+        "SO_DONTROUTE",
+        "SO_BROADCAST",
+        "SO_SNDBUF",
+        "SO_RCVBUF",
+        "SO_KEEPALIVE",
+        "SO_OOBINLINE",
+        "SO_LINGER",
+        "SO_RCVLOWAT",
+        "SO_RCVTIMEO",
+        "SO_SNDTIMEO",
+        "SO_ACCEPTCONN",
+        "SO_BINDTODEVICE",
+    ];
+    /// At the levels of TCP, IPv6 and this host.
+    pub const TCP_NODELAY: u32 = 1;
+    pub const IPV6_V6ONLY: u32 = 26;
+    pub const HOST_TLS: u32 = 1;
+
+    /// An option's value, at most, bytes. Where a length may also be the address of one, all that is below is a
+    /// length: toolchains put nothing into a guest's first KiB.
+    pub const OPTION_BYTES_MAX: u32 = 1023;
+
+    /// `{buf, len}`, and the addresses behind it: an IP address alone, or a family of 16 bits and what belongs to it.
+    pub const BUFFER_BYTES: u32 = 8;
+    pub const IPV4_BYTES: u32 = 4;
+    pub const IPV6_BYTES: u32 = 16;
+    pub const TAGGED_BYTES: u32 = 128;
+
+    /// `addrinfo` and the `sockaddr` that it points to.
+    pub const ADDRINFO_BYTES: u32 = 28;
+    pub const SOCKADDR_BYTES: u32 = 12;
+    /// Structures in the chain that `sock_getaddrinfo` fills, at most.
+    pub const ADDRESSES_MAX: u32 = 64;
+
+    pub const AI_PASSIVE: u16 = 1;
+    pub const AI_NUMERICHOST: u16 = 4;
+    pub const AI_NUMERICSERV: u16 = 8;
+    pub const AI_NAMES: [&str; 7] =
+        ["PASSIVE", "CANONNAME", "NUMERICHOST", "NUMERICSERV", "V4MAPPED", "ALL", "ADDRCONFIG"];
+}

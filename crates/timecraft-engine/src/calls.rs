@@ -25,6 +25,17 @@ pub enum Kind {
     FstFlags,
     Rights,
     SocketFlags,
+    /// Address family, socket type, level and name of a socket option, i32 each.
+    Family,
+    SocketType,
+    OptionLevel,
+    OptionName,
+    /// A socket address and its port: two arguments, pointer to `{buf, len}` and the port.
+    Address,
+    /// The value of a socket option: two arguments, pointer and length.
+    OptionValue,
+    /// Hints of `sock_getaddrinfo`.
+    Hints,
     /// Guest text: two arguments, pointer and length.
     Path,
     /// Guest's gather list (data goes out): two arguments, pointer and count.
@@ -42,6 +53,13 @@ pub enum Kind {
     OutFilestat,
     OutPrestat,
     OutFlags,
+    /// Where an address goes: pointer to `{buf, len}`, both chosen by the guest.
+    OutAddress,
+    /// Where the value of a socket option goes: two arguments, pointer and length. The length is a number (package
+    /// `wasip1`) or the address of one (`WasmEdge`): `abi::socket::OPTION_BYTES_MAX` tells them apart.
+    OutOption,
+    /// Pointer to the first of a chain of `addrinfo` structures, which the host fills (`sock_getaddrinfo`).
+    OutAddresses,
     /// Array of pointers into the string buffer that the next parameter names (`args_get`, `environ_get`).
     OutStrings,
     OutStringBuffer,
@@ -63,7 +81,13 @@ impl Kind {
     pub const fn types(self) -> &'static [ValType] {
         match self {
             Kind::U64 | Kind::I64 | Kind::Time | Kind::Rights => &[ValType::I64],
-            Kind::Path | Kind::IovecsOut | Kind::IovecsIn | Kind::Buffer => &[ValType::I32, ValType::I32],
+            Kind::Path
+            | Kind::IovecsOut
+            | Kind::IovecsIn
+            | Kind::Buffer
+            | Kind::Address
+            | Kind::OptionValue
+            | Kind::OutOption => &[ValType::I32, ValType::I32],
             _ => &[ValType::I32],
         }
     }
@@ -168,6 +192,26 @@ calls! {
     43 SockRecv "sock_recv" (fd: Fd, data: IovecsIn, ri_flags: SocketFlags, nread: OutU32, ro_flags: OutFlags);
     44 SockSend "sock_send" (fd: Fd, data: IovecsOut, si_flags: SocketFlags, nwritten: OutU32);
     45 SockShutdown "sock_shutdown" (fd: Fd, how: SocketFlags);
+    46 SockOpen "sock_open" (family: Family, socktype: SocketType, opened_fd: OutFd);
+    47 SockBind "sock_bind" (fd: Fd, address: Address);
+    48 SockListen "sock_listen" (fd: Fd, backlog: U32);
+    49 SockConnect "sock_connect" (fd: Fd, address: Address);
+    50 SockGetsockopt "sock_getsockopt" (fd: Fd, level: OptionLevel, option: OptionName, value: OutOption);
+    51 SockSetsockopt "sock_setsockopt" (fd: Fd, level: OptionLevel, option: OptionName, value: OptionValue);
+    52 SockSendTo "sock_send_to" (
+        fd: Fd, data: IovecsOut, address: Address, si_flags: SocketFlags, nwritten: OutU32);
+    53 SockGetaddrinfo "sock_getaddrinfo" (
+        node: Path, service: Path, hints: Hints, res: OutAddresses, res_max: U32, res_len: OutU32);
+    54 SockAcceptV1 "sock_accept" (fd: Fd, accepted_fd: OutFd);
+    55 SockRecvFromV1 "sock_recv_from" (
+        fd: Fd, data: IovecsIn, address: OutAddress, ri_flags: SocketFlags, nread: OutU32, ro_flags: OutFlags);
+    56 SockGetlocaladdrV1 "sock_getlocaladdr" (fd: Fd, address: OutAddress, family: OutU32, port: OutU32);
+    57 SockGetpeeraddrV1 "sock_getpeeraddr" (fd: Fd, address: OutAddress, family: OutU32, port: OutU32);
+    58 SockRecvFrom "sock_recv_from" (
+        fd: Fd, data: IovecsIn, address: OutAddress, ri_flags: SocketFlags, port: OutU32, nread: OutU32,
+        ro_flags: OutFlags);
+    59 SockGetlocaladdr "sock_getlocaladdr" (fd: Fd, address: OutAddress, port: OutU32);
+    60 SockGetpeeraddr "sock_getpeeraddr" (fd: Fd, address: OutAddress, port: OutU32);
 }
 
 impl Call {
@@ -186,9 +230,66 @@ impl Call {
         CALLS.get(usize::from(id)).map(|spec| spec.call)
     }
 
-    /// The call with a given import module and name.
-    pub fn from_import(module: &str, name: &str) -> Option<Self> {
-        CALLS.iter().find(|spec| spec.module == module && spec.name == name).map(|spec| spec.call)
+    /// The calls with a given import module and name that `abi` offers: more than one where versions of an ABI differ
+    /// in signature alone.
+    pub fn named<'n>(module: &'n str, name: &'n str, abi: SocketAbi) -> impl Iterator<Item = Self> + 'n {
+        let named = CALLS.iter().filter(move |spec| spec.module == module && spec.name == name);
+        named.map(|spec| spec.call).filter(move |call| abi.offers(*call))
+    }
+
+    /// The call with a given import module, name and wasm parameters, all with the result that its name has.
+    pub fn from_import(module: &str, name: &str, params: &[ValType], abi: SocketAbi) -> Option<Self> {
+        Self::named(module, name, abi).find(|call| call.spec().types() == params)
+    }
+}
+
+/// Which socket calls a guest is offered beyond preview 1's own, which are always there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SocketAbi {
+    None,
+    /// Whichever version the module imports.
+    #[default]
+    Auto,
+    /// `WasmEdge`'s first: `sock_accept` without flags, addresses of 4 or 16 bytes.
+    V1,
+    /// `WasmEdge`'s second: addresses carry their family, in 128 bytes.
+    V2,
+}
+
+impl SocketAbi {
+    /// Whether the guest can import the call.
+    pub fn offers(self, call: Call) -> bool {
+        match call {
+            Call::SockOpen
+            | Call::SockBind
+            | Call::SockListen
+            | Call::SockConnect
+            | Call::SockGetsockopt
+            | Call::SockSetsockopt
+            | Call::SockSendTo
+            | Call::SockGetaddrinfo => self != SocketAbi::None,
+            Call::SockAcceptV1 | Call::SockRecvFromV1 | Call::SockGetlocaladdrV1 | Call::SockGetpeeraddrV1 => {
+                matches!(self, SocketAbi::Auto | SocketAbi::V1)
+            }
+            Call::SockRecvFrom | Call::SockGetlocaladdr | Call::SockGetpeeraddr => {
+                matches!(self, SocketAbi::Auto | SocketAbi::V2)
+            }
+            _ => true,
+        }
+    }
+}
+
+impl std::str::FromStr for SocketAbi {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "none" => Ok(SocketAbi::None),
+            "auto" => Ok(SocketAbi::Auto),
+            "v1" => Ok(SocketAbi::V1),
+            "v2" => Ok(SocketAbi::V2),
+            _ => Err(format!("no socket ABI is called {name:?}; choose none, auto, v1 or v2")),
+        }
     }
 }
 
@@ -201,8 +302,25 @@ mod tests {
         for (index, spec) in CALLS.iter().enumerate() {
             assert_eq!(spec.call as usize, index);
             assert_eq!(Call::from_id(index as u16), Some(spec.call));
-            assert_eq!(Call::from_import(spec.module, spec.name), Some(spec.call));
+            let found = Call::from_import(spec.module, spec.name, &spec.types(), SocketAbi::Auto);
+            assert_eq!(found, Some(spec.call));
         }
-        assert_eq!(CALLS.len(), 46);
+        assert_eq!(CALLS.len(), 61);
+    }
+
+    #[test]
+    fn versions_are_told_apart_by_signature_and_can_be_chosen() {
+        use ValType::I32;
+        let accept = |count: usize, abi| Call::from_import(PREVIEW1, "sock_accept", &[I32; 3][..count], abi);
+        assert_eq!(accept(3, SocketAbi::Auto), Some(Call::SockAccept));
+        assert_eq!(accept(2, SocketAbi::Auto), Some(Call::SockAcceptV1));
+        assert_eq!(accept(3, SocketAbi::None), Some(Call::SockAccept), "preview 1's own");
+        assert_eq!(accept(2, SocketAbi::V2), None);
+        assert_eq!(accept(1, SocketAbi::Auto), None);
+        let offered = |abi: SocketAbi| CALLS.iter().filter(|spec| abi.offers(spec.call)).count();
+        let counts = [SocketAbi::None, SocketAbi::V1, SocketAbi::V2, SocketAbi::Auto].map(offered);
+        assert_eq!(counts, [46, 58, 57, 61]);
+        assert_eq!("v1".parse(), Ok(SocketAbi::V1));
+        assert!("v3".parse::<SocketAbi>().is_err());
     }
 }

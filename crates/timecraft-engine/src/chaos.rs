@@ -142,9 +142,13 @@ fn errors_of(call: Call) -> &'static [Errno] {
         }
         Call::PathRemoveDirectory | Call::PathUnlinkFile => &[Errno::Acces, Errno::Busy, Errno::Io],
         Call::PollOneoff => &[Errno::Intr],
-        Call::SockAccept => &[Errno::Again, Errno::Connaborted, Errno::Mfile],
-        Call::SockRecv => &[Errno::Intr, Errno::Again, Errno::Connreset],
-        Call::SockSend => &[Errno::Intr, Errno::Again, Errno::Connreset, Errno::Pipe],
+        Call::SockAccept | Call::SockAcceptV1 => &[Errno::Again, Errno::Connaborted, Errno::Mfile],
+        Call::SockRecv | Call::SockRecvFrom | Call::SockRecvFromV1 => &[Errno::Intr, Errno::Again, Errno::Connreset],
+        Call::SockSend | Call::SockSendTo => &[Errno::Intr, Errno::Again, Errno::Connreset, Errno::Pipe],
+        Call::SockOpen => &[Errno::Mfile, Errno::Nfile, Errno::Nobufs],
+        Call::SockBind | Call::SockListen => &[Errno::Addrinuse],
+        Call::SockConnect => &[Errno::Connrefused, Errno::Timedout, Errno::Hostunreach, Errno::Netunreach],
+        Call::SockGetaddrinfo => &[Errno::Noent, Errno::Again],
         Call::SockShutdown => &[Errno::Notconn],
         Call::ArgsGet
         | Call::ArgsSizesGet
@@ -161,6 +165,12 @@ fn errors_of(call: Call) -> &'static [Errno] {
         | Call::FdRenumber
         | Call::FdSeek
         | Call::FdTell
+        | Call::SockGetsockopt
+        | Call::SockSetsockopt
+        | Call::SockGetlocaladdr
+        | Call::SockGetlocaladdrV1
+        | Call::SockGetpeeraddr
+        | Call::SockGetpeeraddrV1
         | Call::ProcExit
         | Call::ProcRaise
         | Call::SchedYield
@@ -282,7 +292,8 @@ mod tests {
         }
         let expected = "args_get args_sizes_get environ_get environ_sizes_get clock_res_get clock_time_get fd_advise \
                         fd_fdstat_get fd_fdstat_set_flags fd_fdstat_set_rights fd_prestat_get fd_prestat_dir_name \
-                        fd_renumber fd_seek fd_tell proc_exit proc_raise sched_yield random_get";
+                        fd_renumber fd_seek fd_tell proc_exit proc_raise sched_yield random_get sock_getsockopt \
+                        sock_setsockopt sock_getlocaladdr sock_getpeeraddr sock_getlocaladdr sock_getpeeraddr";
         assert_eq!(spared.join(" "), expected);
     }
 }

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod host;
 pub mod kill;
 pub mod memory;
+pub mod network;
 pub mod output;
 pub mod recorder;
 pub mod replayer;

@@ -5,6 +5,7 @@
 use std::fs::File;
 
 use crate::abi::rights;
+use crate::network::{Address, Transport};
 
 /// Rights of a mount's descriptor, read-only mounts included: the kernel denies what those don't allow, and with an
 /// error that says why.
@@ -73,13 +74,49 @@ pub enum DescriptorKind {
     /// Standard stream 0, 1 or 2 of the resumed process.
     Stdio(u8),
     /// The root of mount number `mount`, in the order of the configuration.
-    Mount { mount: usize },
+    Mount {
+        mount: usize,
+    },
     /// A directory, `path` relative to the mount's root (empty: the root itself).
-    Directory { mount: usize, path: Vec<u8> },
+    Directory {
+        mount: usize,
+        path: Vec<u8>,
+    },
     /// A file, and its offset in bytes.
-    File { mount: usize, path: Vec<u8>, offset: u64 },
+    File {
+        mount: usize,
+        path: Vec<u8>,
+        offset: u64,
+    },
     /// A file without a name any more, rebuilt from the log.
-    Rebuilt { file: File, offset: u64 },
+    Rebuilt {
+        file: File,
+        offset: u64,
+    },
+    Socket(RestoredSocket),
+}
+
+/// A socket, as far as a log tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoredSocket {
+    /// `abi::socket`: the family that it was opened with.
+    pub family: u32,
+    pub transport: Transport,
+    /// What it was bound to; port 0 if the log doesn't tell the port that it was given.
+    pub local: Option<Address>,
+    pub peer: Option<Address>,
+    pub role: SocketRole,
+}
+
+/// What a socket was in the middle of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketRole {
+    Idle,
+    Listening {
+        backlog: u32,
+    },
+    /// Connected, or about to be. A stream's connection has died with the process.
+    Connected,
 }
 
 /// An append to a file that may have taken effect without its record: the process died in between.

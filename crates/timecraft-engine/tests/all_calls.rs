@@ -127,7 +127,7 @@ fn digests_of_inputs_are_checked_in_their_place() {
     while let Some(record) = disk.next().unwrap() {
         digested += usize::from(record.digested());
     }
-    assert_eq!(digested, 3, "poll_oneoff, a long path and a long write");
+    assert_eq!(digested, 6, "poll_oneoff, a long path, a long write, two addresses with family, a chain of addrinfo");
     disk.seek(0).unwrap();
     assert_same(&cases, &live, &replay(&cases, disk, Options::default()));
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use timecraft_engine::calls::SocketAbi;
 use timecraft_engine::runtime::{
     ArtifactCache, ArtifactSource, Compiler, Ending, Finished, Guest, GuestConfig, Instrument, Limits, ModuleError,
     Prepared, inspect, to_wasm,
@@ -47,6 +48,7 @@ impl Bench {
             function: "_start".into(),
             limits: Limits { memory_bytes: 1 << 30, stack_bytes: 1 << 20, cpu_ns: None, wall_ns: None },
             compiler: Compiler::default(),
+            sockets: SocketAbi::Auto,
             memory_digest: false,
         })
     }

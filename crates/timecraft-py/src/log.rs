@@ -174,7 +174,7 @@ impl LogReader {
             "absolute" => absolute = true,
             other => return Err(error::argument(format!("unknown timestamps {other:?}"))),
         }
-        let calls = calls.iter().flatten().map(|name| call_id(name)).collect::<PyResult<_>>()?;
+        let calls = calls.iter().flatten().map(|name| call_ids(name)).collect::<PyResult<Vec<_>>>()?.concat();
         let options = TraceOptions { json, strace, absolute, calls, until_time_ns };
         self.with(py, |view| view.trace(records_max, &options))
     }
@@ -190,7 +190,9 @@ impl LogReader {
     }
 }
 
-fn call_id(name: &str) -> PyResult<u16> {
-    let spec = CALLS.iter().find(|spec| spec.name == name);
-    spec.map(|spec| spec.call as u16).ok_or_else(|| error::argument(format!("no host call is named {name:?}")))
+/// All calls of that name: versions of one share it.
+fn call_ids(name: &str) -> PyResult<Vec<u16>> {
+    let named = CALLS.iter().filter(|spec| spec.name == name);
+    let ids: Vec<u16> = named.map(|spec| spec.call as u16).collect();
+    if ids.is_empty() { Err(error::argument(format!("no host call is named {name:?}"))) } else { Ok(ids) }
 }

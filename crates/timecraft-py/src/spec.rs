@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
+use timecraft_engine::calls::SocketAbi;
 use timecraft_engine::clock::{SystemClock, SystemRandom};
 use timecraft_engine::host::{HostConfig, HostLimits, Mount, Stdio};
+use timecraft_engine::network::NoNetwork;
 use timecraft_engine::replayer::Until;
 use timecraft_engine::runtime::{ArtifactCache, Compiler, GuestConfig, Instrument, Limits, Nans};
 use timecraft_engine::session::{LogOptions, ReplayConfig, ResumeConfig, RunConfig};
@@ -113,6 +115,7 @@ fn guest(module: ModuleSpec, limits: &LimitSpec, instrument: Instrument, memory_
             wall_ns: limits.wall_ns,
         },
         compiler: Compiler { instrument, nans },
+        sockets: SocketAbi::Auto,
         memory_digest,
     })
 }
@@ -177,9 +180,14 @@ impl RunSpec {
             stdin: stream(self.stdin_fd)?,
             stdout: stream(self.stdout_fd)?,
             stderr: stream(self.stderr_fd)?,
-            limits: HostLimits { open_files: self.limits.open_files, disk_bytes: self.limits.disk_bytes },
+            limits: HostLimits {
+                open_files: self.limits.open_files,
+                disk_bytes: self.limits.disk_bytes,
+                ..HostLimits::default()
+            },
             clock: Arc::new(SystemClock),
             random: Box::new(SystemRandom),
+            network: Box::new(NoNetwork),
         };
         Ok(RunConfig {
             guest: guest(self.module, &self.limits, Instrument::None, self.memory_digest)?,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::{Clock, Random, SystemClock, SystemRandom};
+use crate::network::{Network, NoNetwork};
 
 /// The guest's world at its start. The default is empty: no arguments, no environment, no directory, null streams.
 pub struct HostConfig {
@@ -20,6 +21,8 @@ pub struct HostConfig {
     pub limits: HostLimits,
     pub clock: Arc<dyn Clock>,
     pub random: Box<dyn Random>,
+    /// What lies beyond the guest's own loopback.
+    pub network: Box<dyn Network>,
 }
 
 impl Default for HostConfig {
@@ -34,6 +37,7 @@ impl Default for HostConfig {
             limits: HostLimits::default(),
             clock: Arc::new(SystemClock),
             random: Box::new(SystemRandom),
+            network: Box::new(NoNetwork),
         }
     }
 }
@@ -78,11 +82,13 @@ pub struct HostLimits {
     pub open_files: u32,
     /// Bytes by which the guest may grow files in its mounts, in all.
     pub disk_bytes: Option<u64>,
+    /// Open sockets, which are descriptors too.
+    pub sockets: u32,
 }
 
 impl Default for HostLimits {
     fn default() -> Self {
-        HostLimits { open_files: 1024, disk_bytes: None }
+        HostLimits { open_files: 1024, disk_bytes: None, sockets: 1024 }
     }
 }
 

@@ -32,6 +32,7 @@ impl Entry {
     fn require_position(&self, rights: u64) -> Result<(), Errno> {
         match &self.kind {
             Kind::Directory(_) => Err(Errno::Badf),
+            Kind::Socket(_) => Err(Errno::Spipe),
             Kind::Stream(stream) if !stream.is_seekable() => Err(Errno::Spipe),
             _ => self.require(rights),
         }
@@ -59,7 +60,7 @@ impl Host {
         let entry = self.table.get(args.u32(0))?;
         entry.require_position(rights::FD_ADVISE)?;
         let (offset, len) = (file_offset(args.u64(1))?, file_offset(args.u64(2))?);
-        rustix::fs::fadvise(entry.fd(), offset, NonZeroU64::new(len), advice)?;
+        rustix::fs::fadvise(entry.fd()?, offset, NonZeroU64::new(len), advice)?;
         Ok(())
     }
 
@@ -81,13 +82,15 @@ impl Host {
     pub(super) fn fd_sync(&mut self, args: Arguments<'_>) -> Outcome {
         let entry = self.table.get(args.u32(0))?;
         entry.require(rights::FD_SYNC)?;
-        Ok(retry(|| rustix::fs::fsync(entry.fd()))?)
+        let fd = entry.fd()?;
+        Ok(retry(|| rustix::fs::fsync(fd))?)
     }
 
     pub(super) fn fd_datasync(&mut self, args: Arguments<'_>) -> Outcome {
         let entry = self.table.get(args.u32(0))?;
         entry.require(rights::FD_DATASYNC)?;
-        Ok(retry(|| rustix::fs::fdatasync(entry.fd()))?)
+        let fd = entry.fd()?;
+        Ok(retry(|| rustix::fs::fdatasync(fd))?)
     }
 
     pub(super) fn fd_fdstat_set_flags(&mut self, args: Arguments<'_>) -> Outcome {
@@ -145,7 +148,7 @@ impl Host {
         let entry = self.table.get(args.u32(0))?;
         entry.require(rights::FD_FILESTAT_SET_TIMES)?;
         self.check_writable(entry.mount())?;
-        rustix::fs::futimens(entry.fd(), &times)?;
+        rustix::fs::futimens(entry.fd()?, &times)?;
         Ok(())
     }
 
@@ -162,7 +165,7 @@ impl Host {
         // Asking for the position only is what the lesser right allows.
         let asks = matches!(to, SeekFrom::Current(0)) && entry.rights_base & rights::FD_TELL != 0;
         entry.require_position(if asks { rights::FD_TELL } else { rights::FD_SEEK })?;
-        let position = rustix::fs::seek(entry.fd(), to)?;
+        let position = rustix::fs::seek(entry.fd()?, to)?;
         memory.write_u64(args.u32(3), position)?;
         Ok(())
     }
@@ -173,7 +176,7 @@ impl Host {
         // The right to seek implies this one.
         let seeks = entry.rights_base & rights::FD_SEEK != 0;
         entry.require_position(if seeks { rights::FD_SEEK } else { rights::FD_TELL })?;
-        let position = rustix::fs::tell(entry.fd())?;
+        let position = rustix::fs::tell(entry.fd()?)?;
         memory.write_u64(args.u32(1), position)?;
         Ok(())
     }

@@ -13,7 +13,7 @@ mod paths;
 mod poll;
 mod quota;
 mod restore;
-mod sockets;
+pub(crate) mod sockets;
 mod stat;
 mod streams;
 mod table;
@@ -31,6 +31,7 @@ pub use self::config::{HostConfig, HostError, HostLimits, Mount, Stdio};
 use self::environment::Strings;
 use self::quota::Quota;
 use self::restore::Resumption;
+use self::sockets::Net;
 use self::stat::stream_rights;
 use self::streams::Stream;
 use self::table::{Directory, Entry, Kind, Table};
@@ -45,6 +46,7 @@ pub struct Host {
     env: Strings,
     mounts: Vec<MountRoot>,
     table: Table,
+    net: Net,
     quota: Quota,
     clock: Arc<dyn Clock>,
     /// Added to the kernel's monotonic clock: positive after a resume on a machine that booted later.
@@ -121,7 +123,8 @@ impl Host {
             args: Strings::new("argument", &config.args)?,
             env: Strings::new("environment variable", &config.env)?,
             mounts: config.mounts.into_iter().map(open_mount).collect::<Result<_, _>>()?,
-            table: Table::new(config.limits.open_files),
+            table: Table::new(config.limits.open_files, config.limits.sockets),
+            net: Net::new(config.network),
             quota: Quota::new(config.limits.disk_bytes),
             clock: config.clock,
             monotonic_offset_ns: 0,
@@ -219,6 +222,21 @@ impl Host {
             Call::SockRecv => self.sock_recv(args, memory),
             Call::SockSend => self.sock_send(args, memory),
             Call::SockShutdown => self.sock_shutdown(args),
+            Call::SockOpen => self.sock_open(args, memory),
+            Call::SockBind => self.sock_bind(args, memory),
+            Call::SockListen => self.sock_listen(args),
+            Call::SockConnect => self.sock_connect(args, memory),
+            Call::SockGetsockopt => self.sock_getsockopt(args, memory),
+            Call::SockSetsockopt => self.sock_setsockopt(args, memory),
+            Call::SockSendTo => self.sock_send_to(args, memory),
+            Call::SockGetaddrinfo => self.sock_getaddrinfo(args, memory),
+            Call::SockAcceptV1 => self.sock_accept_v1(args, memory),
+            Call::SockRecvFromV1 => self.sock_recv_from_v1(args, memory),
+            Call::SockGetlocaladdrV1 => self.sock_getlocaladdr_v1(args, memory),
+            Call::SockGetpeeraddrV1 => self.sock_getpeeraddr_v1(args, memory),
+            Call::SockRecvFrom => self.sock_recv_from(args, memory),
+            Call::SockGetlocaladdr => self.sock_getlocaladdr(args, memory),
+            Call::SockGetpeeraddr => self.sock_getpeeraddr(args, memory),
         }
     }
 }

@@ -1,22 +1,26 @@
 //! Waiting: `poll_oneoff`.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno as Os;
 
 use super::arguments::Arguments;
 use super::streams::killed;
-use super::table::{Entry, Kind};
+use super::table::{Entry, Kind, Table};
 use super::{Host, Outcome, Stop};
 use crate::abi::{clockid, event, filetype, rights};
-use crate::{Errno, Memory};
+use crate::network::Ticket;
+use crate::{Errno, KillSwitch, Memory};
 
 /// Subscriptions of one call: above what guests use, and 768 KiB of their memory.
 const SUBSCRIPTIONS_MAX: u32 = 16_384;
 /// What a ready descriptor surely takes or has when the kernel doesn't tell, bytes.
 const SOME_BYTES: u64 = 1;
+/// Readiness that nobody needs to ask for.
+const GONE: PollFlags = PollFlags::HUP.union(PollFlags::ERR).union(PollFlags::NVAL);
 const NANOSECONDS: u64 = 1_000_000_000;
 
 /// One thing to wait for.
@@ -120,7 +124,7 @@ impl Host {
     }
 
     /// Waits for the first of the subscriptions; returns what is ready and how long it took, nanoseconds.
-    fn wait(&self, subscriptions: &[Subscription]) -> Result<(BTreeMap<u32, PollFlags>, u64), Stop> {
+    fn wait(&mut self, subscriptions: &[Subscription]) -> Result<(BTreeMap<u32, PollFlags>, u64), Stop> {
         let mut interests: BTreeMap<u32, PollFlags> = BTreeMap::new();
         let mut timeout: Option<u64> = None;
         for subscription in subscriptions {
@@ -131,35 +135,132 @@ impl Host {
                 Wait::Ready { fd, interest } => *interests.entry(fd).or_insert(PollFlags::empty()) |= interest,
             }
         }
-        // One entry a descriptor: the kernel refuses lists longer than the limit on open files.
-        let mut fds = Vec::with_capacity(interests.len() + 1);
-        for (fd, interest) in &interests {
-            fds.push(PollFd::from_borrowed_fd(self.table.get(*fd)?.fd(), *interest));
-        }
-        let event = self.kill.descriptor();
-        fds.push(PollFd::new(&event, PollFlags::IN));
         let started = self.clock.monotonic_ns();
         let mut elapsed = 0;
         loop {
-            let left = timeout.map(|timeout| timespec(timeout.saturating_sub(elapsed)));
-            let polled = poll(&mut fds, left.as_ref());
-            killed(&self.kill)?;
+            let left = timeout.map(|timeout| timeout.saturating_sub(elapsed));
+            let polled = poll_once(&mut self.table, &self.kill, &interests, left)?;
             elapsed = self.clock.monotonic_ns().saturating_sub(started);
             match polled {
                 // The kernel's word that the time is up counts, whatever clock the guest is shown.
-                Ok(0) => {
-                    elapsed = elapsed.max(timeout.unwrap_or(0));
-                    break;
-                }
-                Ok(_) => break,
-                Err(Os::INTR) => {}
-                Err(error) => return Err(error.into()),
+                Polled::TimedOut(ready) => return Ok((ready, elapsed.max(timeout.unwrap_or(0)))),
+                Polled::Ready(ready) => return Ok((ready, elapsed)),
+                Polled::Again => {}
             }
         }
-        for (returned, polled) in interests.values_mut().zip(&fds) {
-            *returned = polled.revents();
+    }
+}
+
+/// What the readiness of a kernel's descriptor means to the guest's that it is polled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// The guest's is as ready.
+    Itself,
+    /// The network has answered: the socket is another, and must be looked at anew.
+    Again,
+}
+
+/// What is polled for one descriptor of the guest, or several.
+#[derive(Debug)]
+pub(super) struct Watch<'a> {
+    fds: Vec<PollFd<'a>>,
+    meanings: Vec<Meaning>,
+    /// What it is ready for without asking the kernel.
+    pub ready: PollFlags,
+}
+
+impl<'a> Watch<'a> {
+    pub fn push(&mut self, fd: BorrowedFd<'a>, interest: PollFlags, meaning: Meaning) {
+        self.fds.push(PollFd::from_borrowed_fd(fd, interest));
+        self.meanings.push(meaning);
+    }
+
+    /// Waits for the network's answer.
+    pub fn ticket(&mut self, ticket: Option<&'a Ticket>) {
+        if let Some(fd) = ticket.and_then(Ticket::descriptor) {
+            self.push(fd, PollFlags::IN, Meaning::Again);
         }
-        Ok((interests, elapsed))
+    }
+}
+
+impl Entry {
+    fn watch<'a>(&'a self, interest: PollFlags, watch: &mut Watch<'a>) -> Result<(), Errno> {
+        match &self.kind {
+            Kind::Socket(socket) => socket.watch(interest, watch),
+            _ => watch.push(self.fd()?, interest, Meaning::Itself),
+        }
+        Ok(())
+    }
+}
+
+/// How a poll ended.
+enum Polled {
+    TimedOut(BTreeMap<u32, PollFlags>),
+    Ready(BTreeMap<u32, PollFlags>),
+    /// Nothing that counts: something must be looked at anew, or a signal came.
+    Again,
+}
+
+/// Polls the descriptors once, after having looked at what the network has answered meanwhile.
+fn poll_once(
+    table: &mut Table,
+    kill: &KillSwitch,
+    interests: &BTreeMap<u32, PollFlags>,
+    timeout: Option<u64>,
+) -> Result<Polled, Stop> {
+    for fd in interests.keys() {
+        if let Kind::Socket(socket) = &mut table.get_mut(*fd)?.kind {
+            socket.settle();
+        }
+    }
+    // One entry a descriptor, or few: the kernel refuses lists longer than the limit on open files.
+    let mut watch = Watch { fds: Vec::new(), meanings: Vec::new(), ready: PollFlags::empty() };
+    let mut watched = Vec::with_capacity(interests.len());
+    let mut is_ready = false;
+    for (fd, interest) in interests {
+        let from = watch.fds.len();
+        watch.ready = PollFlags::empty();
+        table.get(*fd)?.watch(*interest, &mut watch)?;
+        is_ready |= watch.ready.intersects(*interest | GONE);
+        watched.push((*fd, from..watch.fds.len(), watch.ready));
+    }
+    let Watch { mut fds, meanings, .. } = watch;
+    fds.push(PollFd::from_borrowed_fd(kill.descriptor(), PollFlags::IN));
+    let timeout = if is_ready { Some(0) } else { timeout };
+    let polled = poll(&mut fds, timeout.map(timespec).as_ref());
+    killed(kill)?;
+    let count = match polled {
+        Ok(count) => count,
+        Err(Os::INTR) => return Ok(Polled::Again),
+        Err(error) => return Err(error.into()),
+    };
+    let answered = |(fd, meaning): (&PollFd<'_>, &Meaning)| *meaning == Meaning::Again && !fd.revents().is_empty();
+    if fds.iter().zip(&meanings).any(answered) {
+        return Ok(Polled::Again);
+    }
+    let returned = |range: std::ops::Range<usize>, ready| fds[range].iter().fold(ready, |all, fd| all | fd.revents());
+    let ready = watched.into_iter().map(|(fd, range, ready)| (fd, returned(range, ready))).collect();
+    Ok(if count == 0 && !is_ready { Polled::TimedOut(ready) } else { Polled::Ready(ready) })
+}
+
+/// Waits until a descriptor is ready (or has failed, which its use will tell), the guest is killed, or the time is up,
+/// which is [`Errno::Again`].
+pub(super) fn block_on(
+    table: &mut Table,
+    kill: &KillSwitch,
+    fd: u32,
+    interest: PollFlags,
+    timeout: Option<Duration>,
+) -> Result<(), Stop> {
+    let interests = BTreeMap::from([(fd, interest)]);
+    let started = Instant::now();
+    loop {
+        let left = timeout.map(|timeout| timeout.saturating_sub(started.elapsed()).as_nanos() as u64);
+        match poll_once(table, kill, &interests, left)? {
+            Polled::TimedOut(_) => return Err(Errno::Again.into()),
+            Polled::Ready(_) => return Ok(()),
+            Polled::Again => {}
+        }
     }
 }
 
@@ -169,8 +270,7 @@ fn timespec(nanoseconds: u64) -> Timespec {
 
 /// What a descriptor's readiness is to a subscription; nothing if it is of no interest.
 fn occurrence(entry: &Entry, interest: PollFlags, returned: PollFlags) -> Option<Occurrence> {
-    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
-    if !returned.intersects(interest | gone) {
+    if !returned.intersects(interest | GONE) {
         return None;
     }
     let bytes = match interest {
@@ -182,7 +282,11 @@ fn occurrence(entry: &Entry, interest: PollFlags, returned: PollFlags) -> Option
 }
 
 fn readable_bytes(entry: &Entry, returned: PollFlags) -> u64 {
-    let fd = entry.fd();
+    let fd = match (&entry.kind, entry.fd()) {
+        (Kind::Socket(socket), _) => return socket.readable_bytes(),
+        (_, Ok(fd)) => fd,
+        (_, Err(_)) => return 0,
+    };
     if entry.filetype() == filetype::REGULAR_FILE {
         let size = rustix::fs::fstat(fd).map_or(0, |stat| stat.st_size as u64);
         return size.saturating_sub(rustix::fs::tell(fd.as_fd()).unwrap_or(0));

@@ -7,9 +7,9 @@ use rustix::fs::{Mode, OFlags, SeekFrom, fstat};
 
 use super::path::open_beneath;
 use super::paths::OpenRequest;
-use super::table::{Directory, Entry, Kind, OpenFile, Table};
+use super::table::{Directory, Entry, Kind, OpenFile};
 use super::transfer::retry;
-use super::{Host, HostError, Stop};
+use super::{Host, HostError, Stop, sockets};
 use crate::Errno;
 use crate::abi::{fdflags, filetype, oflags};
 use crate::restore::{Descriptor, DescriptorKind, FirstCall, Restored, TornAppend};
@@ -90,7 +90,7 @@ impl Host {
         for (number, slot) in streams.iter_mut().enumerate() {
             *slot = self.table.remove(number as u32).ok();
         }
-        let mut table = Table::new(self.table.open_max());
+        let mut table = self.table.emptied();
         for descriptor in restored.descriptors {
             let fd = descriptor.fd;
             let entry = self.reopen(descriptor, &mut streams)?;
@@ -110,7 +110,7 @@ impl Host {
         Ok(())
     }
 
-    fn reopen(&self, descriptor: Descriptor, streams: &mut [Option<Entry>; 3]) -> Result<Entry, HostError> {
+    fn reopen(&mut self, descriptor: Descriptor, streams: &mut [Option<Entry>; 3]) -> Result<Entry, HostError> {
         let Descriptor { fd, kind, rights_base, rights_inheriting, flags } = descriptor;
         let entry = match kind {
             DescriptorKind::Stdio(number) => {
@@ -136,8 +136,14 @@ impl Host {
                 if !matches!(entry.kind, Kind::File(_)) {
                     return Err(failed(fd, &path, "is no file any more", CHANGED));
                 }
-                seek(fd, &path, entry.fd(), offset)?;
+                let file = entry.fd().map_err(|errno| failed(fd, &path, errno.name(), CHANGED))?;
+                seek(fd, &path, file, offset)?;
                 entry
+            }
+            DescriptorKind::Socket(socket) => {
+                let made = sockets::restored::restored(&socket, &mut self.net);
+                let made = made.map_err(|errno| failed(fd, b"socket", errno.name(), "report this as a bug"))?;
+                sockets::entry(made, rights_base, flags)
             }
             DescriptorKind::Rebuilt { file, offset } => {
                 let file = OpenFile { fd: file.into(), mount: None, filetype: filetype::REGULAR_FILE };

@@ -3,16 +3,19 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::directories::Listing;
+use super::sockets::Socket;
 use super::streams::Stream;
 use crate::Errno;
 
-/// What a descriptor refers to. Sockets will be a kind of their own.
+/// What a descriptor refers to.
 #[derive(Debug)]
 pub(super) enum Kind {
     /// Standard stream: a descriptor from outside, of any type.
     Stream(Stream),
     Directory(Directory),
     File(OpenFile),
+    /// A socket that the guest has opened or accepted.
+    Socket(Box<Socket>),
 }
 
 #[derive(Debug)]
@@ -45,13 +48,15 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// The kernel's descriptor.
+    /// The kernel's descriptor of what is a file in the widest sense. A socket has none, or several: what files can
+    /// do, it can't.
     #[inline]
-    pub fn fd(&self) -> BorrowedFd<'_> {
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
         match &self.kind {
-            Kind::Stream(stream) => stream.fd(),
-            Kind::Directory(directory) => directory.fd.as_fd(),
-            Kind::File(file) => file.fd.as_fd(),
+            Kind::Stream(stream) => Ok(stream.fd()),
+            Kind::Directory(directory) => Ok(directory.fd.as_fd()),
+            Kind::File(file) => Ok(file.fd.as_fd()),
+            Kind::Socket(_) => Err(Errno::Spipe),
         }
     }
 
@@ -70,11 +75,20 @@ pub(super) struct Table {
     lowest_free: usize,
     open: usize,
     open_max: usize,
+    /// How many of the open are sockets.
+    sockets: usize,
+    sockets_max: usize,
 }
 
 impl Table {
-    pub fn new(open_max: u32) -> Self {
-        Table { slots: Vec::new(), lowest_free: 0, open: 0, open_max: open_max as usize }
+    pub fn new(open_max: u32, sockets_max: u32) -> Self {
+        let (open_max, sockets_max) = (open_max as usize, sockets_max as usize);
+        Table { slots: Vec::new(), lowest_free: 0, open: 0, open_max, sockets: 0, sockets_max }
+    }
+
+    /// An empty table with the same limits.
+    pub fn emptied(&self) -> Self {
+        Table::new(self.open_max as u32, self.sockets_max as u32)
     }
 
     #[inline]
@@ -87,17 +101,20 @@ impl Table {
         self.slots.get_mut(fd as usize).and_then(Option::as_mut).ok_or(Errno::Badf)
     }
 
-    pub fn open_max(&self) -> u32 {
-        self.open_max as u32
-    }
-
     /// Fails if no further descriptor may be opened. To be asked before the effect that makes one.
     pub fn check_room(&self) -> Result<(), Errno> {
         if self.open < self.open_max { Ok(()) } else { Err(Errno::Mfile) }
     }
 
+    /// Fails if no further socket may be opened. To be asked before the effect that makes one.
+    pub fn check_room_for_socket(&self) -> Result<(), Errno> {
+        self.check_room()?;
+        if self.sockets < self.sockets_max { Ok(()) } else { Err(Errno::Mfile) }
+    }
+
     pub fn insert(&mut self, entry: Entry) -> Result<u32, Errno> {
         self.check_room()?;
+        self.sockets += usize::from(entry.is_socket());
         let fd = (self.lowest_free..self.slots.len()).find(|&fd| self.slots[fd].is_none());
         let fd = fd.unwrap_or(self.slots.len());
         if fd == self.slots.len() {
@@ -123,6 +140,7 @@ impl Table {
         if self.slots[fd].is_some() {
             return Err(Errno::Exist);
         }
+        self.sockets += usize::from(entry.is_socket());
         self.slots[fd] = Some(entry);
         self.open += 1;
         Ok(())
@@ -131,6 +149,7 @@ impl Table {
     pub fn remove(&mut self, fd: u32) -> Result<Entry, Errno> {
         let entry = self.slots.get_mut(fd as usize).and_then(Option::take).ok_or(Errno::Badf)?;
         self.open -= 1;
+        self.sockets -= usize::from(entry.is_socket());
         self.lowest_free = self.lowest_free.min(fd as usize);
         Ok(entry)
     }
@@ -140,9 +159,13 @@ impl Table {
         self.get(from)?;
         self.get(to)?;
         if from != to {
+            self.remove(to)?;
             let entry = self.remove(from)?;
-            // One is closed and one is moved: `remove` has counted that.
+            self.sockets += usize::from(entry.is_socket());
             self.slots[to as usize] = Some(entry);
+            self.open += 1;
+            // `to` is taken again; where the search begins need only not be above a free slot.
+            self.lowest_free = self.lowest_free.min(from as usize);
         }
         Ok(())
     }

@@ -86,6 +86,9 @@ impl Host {
         memory.check(args.u32(3), 4)?;
         let entry = self.table.get(args.u32(0))?;
         entry.require_readable(rights::FD_READ)?;
+        if entry.is_socket() {
+            return self.socket_read(args, memory);
+        }
         let total = iovecs(args.u32(1), args.u32(2), memory, &mut self.scratch.regions)?;
         let kill = &self.kill;
         let count = scatter(memory, &mut self.scratch, total, |bytes| entry.read(bytes, kill))?;
@@ -97,10 +100,11 @@ impl Host {
         memory.check(args.u32(4), 4)?;
         let entry = self.table.get(args.u32(0))?;
         entry.require_readable(rights::FD_READ | rights::FD_SEEK)?;
+        let fd = entry.fd()?;
         let offset = file_offset(args.u64(3))?;
         let total = iovecs(args.u32(1), args.u32(2), memory, &mut self.scratch.regions)?;
         let count = scatter(memory, &mut self.scratch, total, |bytes| {
-            Ok(retry(|| rustix::io::pread(entry.fd(), &mut *bytes, offset))?)
+            Ok(retry(|| rustix::io::pread(fd, &mut *bytes, offset))?)
         })?;
         memory.write_u32(args.u32(4), count)?;
         Ok(())
@@ -110,11 +114,14 @@ impl Host {
         memory.check(args.u32(3), 4)?;
         let entry = self.table.get(args.u32(0))?;
         entry.require_writable(rights::FD_WRITE)?;
+        if entry.is_socket() {
+            return self.socket_write(args, memory);
+        }
         iovecs(args.u32(1), args.u32(2), memory, &mut self.scratch.regions)?;
         let (kill, quota, resumption) = (&self.kill, &mut self.quota, &mut self.resumption);
         let count = gather(memory, &mut self.scratch, |bytes| {
             if !resumption.is_over() && entry.flags & fdflags::APPEND != 0 {
-                let done = resumption.append_done(entry.fd(), bytes)?;
+                let done = resumption.append_done(entry.fd()?, bytes)?;
                 return Ok(done + entry.write(&bytes[done..], kill, quota)?);
             }
             entry.write(bytes, kill, quota)
@@ -127,11 +134,12 @@ impl Host {
         memory.check(args.u32(4), 4)?;
         let entry = self.table.get(args.u32(0))?;
         entry.require_writable(rights::FD_WRITE | rights::FD_SEEK)?;
+        let fd = entry.fd()?;
         let offset = file_offset(args.u64(3))?;
         iovecs(args.u32(1), args.u32(2), memory, &mut self.scratch.regions)?;
         let quota = &mut self.quota;
         let count = gather(memory, &mut self.scratch, |bytes| {
-            let put = || Ok(retry(|| rustix::io::pwrite(entry.fd(), bytes, offset))?);
+            let put = || Ok(retry(|| rustix::io::pwrite(fd, bytes, offset))?);
             match &entry.kind {
                 Kind::File(file) if entry.flags & fdflags::APPEND != 0 => {
                     file.without_append(|| file.growing(quota, Position::Offset(offset), bytes.len(), put))
@@ -181,16 +189,17 @@ impl Entry {
     }
 
     fn read(&self, bytes: &mut [u8], kill: &KillSwitch) -> Result<usize, Stop> {
-        match &self.kind {
-            Kind::Stream(stream) => stream.read(bytes, self.flags & fdflags::NONBLOCK != 0, kill),
-            _ => Ok(retry(|| rustix::io::read(self.fd(), &mut *bytes))?),
+        if let Kind::Stream(stream) = &self.kind {
+            return stream.read(bytes, self.flags & fdflags::NONBLOCK != 0, kill);
         }
+        let fd = self.fd()?;
+        Ok(retry(|| rustix::io::read(fd, &mut *bytes))?)
     }
 
     fn write(&self, bytes: &[u8], kill: &KillSwitch, quota: &mut Quota) -> Result<usize, Stop> {
         match &self.kind {
             Kind::Stream(stream) => stream.write(bytes, self.flags & fdflags::NONBLOCK != 0, kill),
-            Kind::Directory(_) => Err(Errno::Badf.into()),
+            Kind::Directory(_) | Kind::Socket(_) => Err(Errno::Badf.into()),
             Kind::File(file) => {
                 let put = || Ok(retry(|| rustix::io::write(&file.fd, bytes))?);
                 let at = if self.flags & fdflags::APPEND != 0 { Position::End } else { Position::Current };

@@ -167,6 +167,7 @@ fn function<S: System + 'static>(store: &mut Store, gate: GatePtr<S>, call: Call
         [a: I32, b: I32, c: I32, d: I32, e: I32]
         [a: I32, b: I32, c: I32, d: I32, e: I32, f: I32]
         [a: I32, b: I32, c: I32, d: I32, e: I32, f: I32, g: I32]
+        [a: I32, b: I32, c: I32, d: I32, e: I32, f: I32, g: I32, h: I32]
         [a: I32, b: I64]
         [a: I32, b: I64, c: I32]
         [a: I32, b: I64, c: I64]

@@ -17,6 +17,7 @@ use super::gate::{self, Counters, Gate, Halted};
 use super::interrupt::{Watchdog, ignore_foreign_signals, only_within};
 use super::module::{self, ModuleError, ModuleInfo};
 use super::trap;
+use crate::calls::SocketAbi;
 use crate::{End, Halt, Kill, KillSwitch, System};
 
 /// Bounds that the engine enforces; the host has its own.
@@ -41,6 +42,8 @@ pub struct GuestConfig {
     pub function: String,
     pub limits: Limits,
     pub compiler: Compiler,
+    /// Socket calls that the module may import.
+    pub sockets: SocketAbi,
     /// Whether to hash linear memory at the end.
     pub memory_digest: bool,
 }
@@ -150,10 +153,11 @@ fn read_module(path: &Path) -> Result<(Vec<u8>, ModuleInfo), ModuleError> {
 }
 
 fn check(info: &ModuleInfo, config: &GuestConfig) -> Result<Vec<crate::Call>, ModuleError> {
-    let calls = module::host_calls(info)?;
+    let calls = module::host_calls(info, config.sockets)?;
     if info.memory_min_bytes > config.limits.memory_bytes {
         return Err(ModuleError::Memory { needed: info.memory_min_bytes, limit: config.limits.memory_bytes });
     }
+<<<<<<< HEAD
     for name in entry_points(&config.function, |name| info.exports.iter().any(|(export, _)| export == name)) {
         let name = name.to_owned();
         match info.exports.iter().find(|(export, _)| *export == name) {
@@ -164,6 +168,14 @@ fn check(info: &ModuleInfo, config: &GuestConfig) -> Result<Vec<crate::Call>, Mo
             Some((_, found)) => return Err(ModuleError::WrongFunction { name, found: found.clone() }),
             None => return Err(ModuleError::NoFunction { name, exported: exported_functions(info) }),
         }
+=======
+    let name = config.function.clone();
+    match info.exports.iter().find(|(export, _)| *export == name) {
+        Some((_, ty)) if ty == "func ()" => Ok(calls),
+        Some((_, found)) if !found.starts_with("func") => Err(ModuleError::NotFunction { name, found: found.clone() }),
+        Some((_, found)) => Err(ModuleError::WrongFunction { name, found: found.clone() }),
+        None => Err(ModuleError::NoFunction { name, exported: exported_functions(info) }),
+>>>>>>> net
     }
     Ok(calls)
 }

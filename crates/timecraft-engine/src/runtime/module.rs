@@ -8,7 +8,7 @@ use wasmer::wasmparser::{
     self, BinaryReaderError, Export, ExternalKind, Parser, Payload, TypeRef, Validator, WasmFeatures,
 };
 
-use crate::calls::{CALLS, Call, PREVIEW1, ValType};
+use crate::calls::{CALLS, Call, PREVIEW1, SocketAbi, ValType};
 
 /// Why a module can't run. Each message says what is wrong and what to do next.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -177,9 +177,11 @@ fn describe_export(export: Export<'_>, types: TypesRef<'_>) -> String {
     }
 }
 
-/// Checks that every import is a host call with the right signature, and returns the calls in the imports' order.
+/// Checks that every import is a host call with the right signature, and returns the calls in the imports' order. Of
+/// versions with one name, the signature decides.
 ///
 /// # Errors
+<<<<<<< HEAD
 /// [`ModuleError::UnknownImports`] lists those that don't, each with the closest known name.
 pub fn host_calls(info: &ModuleInfo) -> Result<Vec<Call>, ModuleError> {
     let mut calls = Vec::with_capacity(info.imports.len());
@@ -188,6 +190,20 @@ pub fn host_calls(info: &ModuleInfo) -> Result<Vec<Call>, ModuleError> {
         match Call::from_import(module, name) {
             Some(call) if expected_signature(call) == *found => calls.push(call),
             known => unknown.push((module, name, found, known)),
+=======
+/// [`ModuleError::UnknownImports`] lists all that don't, each with the closest known name.
+pub fn host_calls(info: &ModuleInfo, abi: SocketAbi) -> Result<Vec<Call>, ModuleError> {
+    let mut calls: Vec<Call> = Vec::with_capacity(info.imports.len());
+    let mut unknown = Vec::new();
+    for (module, name, found) in &info.imports {
+        let fitting = Call::named(module, name, abi).find(|call| expected_signature(*call) == *found);
+        // Imports are linked by name, so that one name can only mean one call.
+        let other = |call: &Call| fitting.is_some_and(|fit| fit != *call && fit.name() == call.name());
+        match fitting {
+            Some(_) if calls.iter().any(other) => unknown.push(format!("{module}.{name} in two versions at once")),
+            Some(call) => calls.push(call),
+            None => unknown.push(misfit(module, name, found, abi)),
+>>>>>>> net
         }
     }
     if unknown.is_empty() {
@@ -204,10 +220,22 @@ pub fn host_calls(info: &ModuleInfo) -> Result<Vec<Call>, ModuleError> {
     Err(ModuleError::UnknownImports(list))
 }
 
+<<<<<<< HEAD
 /// Unknown imports that an error lists: a module may have a hundred thousand.
 const UNKNOWN_SHOWN_MAX: usize = 50;
 /// Longest name that is compared with the known ones, bytes.
 const NAME_BYTES_MAX: usize = 64;
+=======
+/// What is wrong with an import that no call fits.
+fn misfit(module: &str, name: &str, found: &str, abi: SocketAbi) -> String {
+    let list = |abi| Call::named(module, name, abi).map(expected_signature).collect::<Vec<_>>().join(" or ");
+    match (list(abi), list(SocketAbi::Auto)) {
+        (_, all) if all.is_empty() => unknown_import(module, name),
+        (offered, _) if offered.is_empty() => format!("{module}.{name} (a socket call that -S withholds)"),
+        (offered, _) => format!("{module}.{name} as {found} (it is {offered} here)"),
+    }
+}
+>>>>>>> net
 
 /// The text of a call's wasm signature, as [`inspect`] prints it.
 fn expected_signature(call: Call) -> String {

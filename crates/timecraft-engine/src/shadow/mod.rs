@@ -15,6 +15,7 @@
 //! with and without it), that is a mismatch too: guessing would lose or double a line.
 
 mod scratch;
+mod sockets;
 mod tree;
 mod verify;
 
@@ -26,6 +27,7 @@ use std::io;
 use std::path::PathBuf;
 
 use self::scratch::Scratch;
+use self::sockets::{SocketId, Sockets};
 use self::tree::{FileId, Kind, Landed, Name, Tree};
 use crate::abi::bounds::{IOVECS_MAX, PATH_BYTES_MAX, TRANSFER_BYTES_MAX};
 use crate::abi::{clockid, fdflags, filetype, lookupflags, oflags, rights, size, whence};
@@ -65,8 +67,6 @@ pub enum ShadowError {
     UnknownDescriptor { call: Call, fd: u32 },
     #[error("{}: the record can't be: {what}", call.name())]
     Malformed { call: Call, what: &'static str },
-    #[error("{}: processes with sockets can't be resumed by this version", call.name())]
-    Unsupported { call: Call },
     #[error("{}: the log has only a digest of what the guest wrote: record with record.output = inline", call.name())]
     OutputNotInLog { call: Call },
     #[error("the guest wrote more than the {max} bytes that may be kept to check its files: raise the limit")]
@@ -89,6 +89,7 @@ enum Target {
     Stdio(u8),
     Mount(usize),
     Node(FileId),
+    Socket(SocketId),
 }
 
 #[derive(Clone, Debug)]
@@ -199,6 +200,7 @@ pub struct Shadow {
     scratch: Scratch,
     tree: Tree,
     open: BTreeMap<u32, Open>,
+    sockets: Sockets,
     monotonic_ns: u64,
     in_flight: Option<InFlight>,
 }
@@ -225,7 +227,8 @@ impl Shadow {
             let entry = at_start(Target::Mount(mount), MOUNT_RIGHTS_BASE, MOUNT_RIGHTS_INHERITING);
             open.insert(3 + mount as u32, entry);
         }
-        Ok(Shadow { config, scratch, tree: Tree::default(), open, monotonic_ns: 0, in_flight: None })
+        let (tree, sockets) = (Tree::default(), Sockets::default());
+        Ok(Shadow { config, scratch, tree, open, sockets, monotonic_ns: 0, in_flight: None })
     }
 
     /// Follows one record.
@@ -244,6 +247,7 @@ impl Shadow {
         match errno {
             Errno::Success => self.succeeded(&record),
             Errno::Noent => self.found_nothing(&record),
+            Errno::Inprogress if call == Call::SockConnect => self.succeeded(&record),
             _ => Ok(()),
         }
     }
@@ -278,7 +282,7 @@ impl Shadow {
     /// The open descriptors, in order of number.
     pub fn descriptors(&self) -> Vec<Held> {
         let name = |target| match target {
-            Target::Stdio(_) => None,
+            Target::Stdio(_) | Target::Socket(_) => None,
             Target::Mount(mount) => Some((mount, Vec::new())),
             Target::Node(id) => self.tree.node(id).names.first().map(|name| (name.mount, name.path.clone())),
         };
@@ -325,7 +329,16 @@ impl Shadow {
             Call::PathRemoveDirectory | Call::PathUnlinkFile => self.path_removed(record),
             Call::PathRename => self.path_rename(record),
             Call::PathSymlink => self.path_symlink(record),
-            Call::SockAccept => Err(ShadowError::Unsupported { call: record.call }),
+            Call::SockOpen => self.sock_open(record),
+            Call::SockBind => self.sock_bind(record),
+            Call::SockListen => self.sock_listen(record),
+            Call::SockConnect => self.sock_connect(record),
+            Call::SockAccept => self.sock_accept(record, record.arg(1)? as u16, 2),
+            Call::SockAcceptV1 => self.sock_accept(record, 0, 1),
+            Call::SockShutdown => self.sock_shutdown(record),
+            Call::SockGetsockopt => self.sock_getsockopt(record),
+            Call::SockGetlocaladdr => self.sock_getlocaladdr(record, 2),
+            Call::SockGetlocaladdrV1 => self.sock_getlocaladdr(record, 3),
             // No effect on descriptors, names or content.
             Call::ArgsGet
             | Call::ArgsSizesGet
@@ -348,7 +361,13 @@ impl Shadow {
             | Call::RandomGet
             | Call::SockRecv
             | Call::SockSend
-            | Call::SockShutdown => Ok(()),
+            | Call::SockSetsockopt
+            | Call::SockSendTo
+            | Call::SockRecvFrom
+            | Call::SockRecvFromV1
+            | Call::SockGetpeeraddr
+            | Call::SockGetpeeraddrV1
+            | Call::SockGetaddrinfo => Ok(()),
         }
     }
 
@@ -390,7 +409,7 @@ impl Shadow {
         Ok(match self.open.get(&fd).map(|open| open.target) {
             Some(Target::Mount(mount)) => Some(Name { mount, path: Vec::new() }),
             Some(Target::Node(id)) => self.tree.node(id).names.first().cloned(),
-            Some(Target::Stdio(_)) | None => None,
+            Some(Target::Stdio(_) | Target::Socket(_)) | None => None,
         })
     }
 
@@ -417,9 +436,13 @@ impl Shadow {
     }
 
     fn release(&mut self, open: &Open) {
-        if let Target::Node(id) = open.target {
-            self.tree.node_mut(id).opens -= 1;
-            self.tree.collect(&mut self.scratch, id);
+        match open.target {
+            Target::Node(id) => {
+                self.tree.node_mut(id).opens -= 1;
+                self.tree.collect(&mut self.scratch, id);
+            }
+            Target::Socket(id) => self.sockets.remove(id),
+            Target::Stdio(_) | Target::Mount(_) => {}
         }
     }
 

@@ -582,7 +582,7 @@ fn what_cannot_be_is_refused_clearly() {
     let unknown = world.tell(Call::FdClose, &[44], &[], vec![]).unwrap_err();
     assert_eq!(unknown.to_string(), "fd_close: the log uses descriptor 44, which it never opened");
     let socket = world.tell(Call::SockAccept, &[3, 0, OUT], &4u32.to_le_bytes(), vec![]).unwrap_err();
-    assert!(matches!(socket, ShadowError::Unsupported { .. }));
+    assert!(matches!(socket, ShadowError::Malformed { .. }));
     world.open(4, "f", NEW, 0);
     let digest = world.tell(Call::FdWrite, &[4, LIST, 1, OUT], &70u32.to_le_bytes(), vec![(70, &[0; 32])]);
     assert!(matches!(digest.unwrap_err(), ShadowError::OutputNotInLog { .. }));

@@ -228,7 +228,9 @@ impl Shadow {
         for (fd, open) in &self.open {
             let kind = self.descriptor_kind(*fd, open, &found, &mut rebuilt)?;
             let (rights_base, rights_inheriting) = match kind {
-                DescriptorKind::Stdio(_) | DescriptorKind::Mount { .. } => (open.rights_base, open.rights_inheriting),
+                DescriptorKind::Stdio(_) | DescriptorKind::Mount { .. } | DescriptorKind::Socket(_) => {
+                    (open.rights_base, open.rights_inheriting)
+                }
                 _ => {
                     let is_directory = matches!(kind, DescriptorKind::Directory { .. });
                     opened_rights(is_directory, open.rights_base, open.rights_inheriting)
@@ -283,6 +285,7 @@ impl Shadow {
         let id = match open.target {
             Target::Stdio(number) => return Ok(DescriptorKind::Stdio(number)),
             Target::Mount(mount) => return Ok(DescriptorKind::Mount { mount }),
+            Target::Socket(socket) => return Ok(DescriptorKind::Socket(self.sockets.get(socket).clone())),
             Target::Node(id) => id,
         };
         let node = self.tree.node(id);

@@ -6,8 +6,11 @@ use std::fmt::Write as _;
 use super::CallView;
 use super::names;
 use super::value::{Duration, Seconds, Value};
-use crate::abi::{clockid, event, fdflags, filetype, fstflags, lookupflags, oflags, rights, size, whence};
+use crate::abi::socket::OPTION_BYTES_MAX;
+use crate::abi::{clockid, event, fdflags, filetype, fstflags, lookupflags, oflags, rights, size, socket, whence};
 use crate::calls::{Kind, Param};
+use crate::host::sockets::address;
+use crate::network::Address;
 use crate::{Call, Errno};
 
 /// One parameter, decoded.
@@ -56,6 +59,28 @@ impl Decoder<'_> {
                 out.push(self.result(ptr, self.cell(ptr, second as u32)));
                 out.extend(self.count_of_unknown(out, second));
             }
+            Kind::Address => {
+                out.push(input(self.address(ptr, second as u32)));
+                if matches!(out.last(), Some(Decoded { value: Value::Pointer(_), .. })) {
+                    let value = Value::Unsigned(second);
+                    out.push(Decoded { name: "port", value, is_result: false, is_address: false });
+                }
+            }
+            Kind::OptionValue => {
+                let value = collect(self.view.sent, ptr, second as u32).map(|bytes| self.option(bytes));
+                out.push(input(value.unwrap_or(Value::Pointer(ptr))));
+                out.push(Decoded { name: "len", value: Value::Unsigned(second), is_result: false, is_address: false });
+            }
+            Kind::OutOption => {
+                let bytes = collect(self.view.written, ptr, OPTION_BYTES_MAX).filter(|_| self.has_succeeded());
+                out.push(self.result(ptr, bytes.map(|bytes| Value::cell(self.option(bytes)))));
+                let is_number = second <= u64::from(OPTION_BYTES_MAX);
+                let len = if is_number { Value::Unsigned(second) } else { Value::Pointer(second as u32) };
+                out.push(Decoded { name: "len", value: len, is_result: false, is_address: false });
+            }
+            Kind::OutAddress => out.push(self.result(ptr, self.out_address(ptr))),
+            Kind::Hints => out.push(input(self.hints(ptr))),
+            Kind::OutAddresses => out.push(self.result(ptr, self.out_addresses(ptr))),
             Kind::Subscriptions => out.push(input(self.subscriptions(ptr))),
             Kind::Buffer => {
                 out.push(self.result(ptr, self.buffer(ptr, second as u32)));
@@ -97,6 +122,10 @@ impl Decoder<'_> {
             Kind::FdFlags => flags(&fdflags::NAMES, arg),
             Kind::FstFlags => flags(&fstflags::NAMES, arg),
             Kind::Rights => rights_of(arg),
+            Kind::Family => name_of(&socket::FAMILIES, arg),
+            Kind::SocketType => name_of(&socket::TYPES, arg),
+            Kind::OptionLevel => level(arg),
+            Kind::OptionName => option_name(self.view.args.get(1).copied().unwrap_or(0), arg),
             Kind::SocketFlags if self.param.name == "how" => flags(&names::SHUTDOWN, arg),
             Kind::SocketFlags if self.param.name == "ri_flags" => flags(&names::RECV_FLAGS, arg),
             Kind::SocketFlags => flags(&[], arg),
@@ -109,6 +138,96 @@ impl Decoder<'_> {
             Some(bytes) => Value::Bytes { bytes, total: len as usize },
             None => Value::Pointer(ptr),
         }
+    }
+
+    /// An address that the guest handed over.
+    fn address(&self, ptr: u32, port: u32) -> Value {
+        let bytes = self.described(ptr).and_then(|(ptr, len)| collect(self.view.sent, ptr, len));
+        match bytes.and_then(|bytes| address::decode(&bytes, port).ok()) {
+            Some(address) => Value::Symbol(Cow::Owned(address.to_string())),
+            None => Value::Pointer(ptr),
+        }
+    }
+
+    /// What a `{buf, len}` of the guest says.
+    fn described(&self, ptr: u32) -> Option<(u32, u32)> {
+        let buffer = collect(self.view.sent, ptr, socket::BUFFER_BYTES)?;
+        (buffer.len() == socket::BUFFER_BYTES as usize).then(|| (u32_at(&buffer, 0), u32_at(&buffer, 4)))
+    }
+
+    /// An address that the host wrote; its port is a result of its own.
+    fn out_address(&self, ptr: u32) -> Option<Value> {
+        if !self.has_succeeded() {
+            return None;
+        }
+        let (ptr, len) = self.described(ptr)?;
+        let region = self.view.written.iter().rfind(|(at, _)| *at == ptr)?;
+        let mut bytes = region.1[..region.1.len().min(len as usize)].to_vec();
+        // What lies behind the address is not written.
+        if len == socket::TAGGED_BYTES {
+            bytes.resize(len as usize, 0);
+        }
+        let address = match address::decode(&bytes, 0).ok()? {
+            Address::Inet(address) => address.ip().to_string(),
+            unix @ Address::Unix(_) => unix.to_string(),
+        };
+        Some(Value::cell(Value::Symbol(Cow::Owned(address))))
+    }
+
+    /// The value of an option: a number where it is one.
+    fn option(&self, bytes: Vec<u8>) -> Value {
+        let arg = |index: usize| self.view.args.get(index).map_or(0, |arg| *arg as u32);
+        let is_error = (arg(1), arg(2)) == (socket::LEVEL_SOCKET, socket::OPTION_ERROR);
+        let number = bytes.as_slice().try_into().map(u32::from_le_bytes);
+        match number {
+            Ok(0) | Err(_) if is_error => Value::Unsigned(0),
+            Ok(errno) if is_error => {
+                let name = u16::try_from(errno).ok().and_then(Errno::from_raw);
+                name.map_or(Value::Unsigned(u64::from(errno)), |errno| Value::symbol(errno.name()))
+            }
+            Ok(number) => Value::Signed(i64::from(number as i32)),
+            Err(_) => {
+                let total = bytes.len();
+                Value::Bytes { bytes, total }
+            }
+        }
+    }
+
+    fn hints(&self, ptr: u32) -> Value {
+        let bytes = collect(self.view.sent, ptr, socket::ADDRINFO_BYTES);
+        let Some(bytes) = bytes.filter(|bytes| bytes.len() >= 8) else { return Value::Pointer(ptr) };
+        Value::Struct(vec![
+            ("flags", flags(&socket::AI_NAMES, u64::from(u16_at(&bytes, 0)))),
+            ("family", name_of(&socket::FAMILIES, u64::from(bytes[2]))),
+            ("socktype", name_of(&socket::TYPES, u64::from(bytes[3]))),
+            ("protocol", name_of(&names::PROTOCOLS, u64::from(bytes[4]))),
+        ])
+    }
+
+    /// The entries of the chain that the host has filled.
+    fn out_addresses(&self, ptr: u32) -> Option<Value> {
+        if !self.has_succeeded() {
+            return None;
+        }
+        let written =
+            |ptr: u32, len: u32| collect(self.view.written, ptr, len).filter(|bytes| bytes.len() == len as usize);
+        let mut info = u32_at(&collect(self.view.sent, ptr, 4).filter(|bytes| bytes.len() == 4)?, 0);
+        let count = u32_at(&written(*self.view.args.last()? as u32, 4)?, 0);
+        let mut entries = Vec::new();
+        for _ in 0..count.min(socket::ADDRESSES_MAX) {
+            let Some(entry) = written(info, socket::ADDRINFO_BYTES) else { break };
+            let Some(sockaddr) = written(u32_at(&entry, 12), socket::SOCKADDR_BYTES) else { break };
+            let Some(data) = written(u32_at(&sockaddr, 8), u32_at(&sockaddr, 4)) else { break };
+            let Some((port, ip)) = data.split_at_checked(2) else { break };
+            let port = u32::from(u16::from_be_bytes([port[0], port[1]]));
+            let Ok(address) = address::decode(ip, port) else { break };
+            let kind = socket::TYPES.get(usize::from(entry[3])).unwrap_or(&"?");
+            let fields =
+                vec![("socktype", Value::symbol(kind)), ("address", Value::Symbol(Cow::Owned(address.to_string())))];
+            entries.push(Value::Split { text: format!("{{{kind} {address}}}"), fields });
+            info = u32_at(&entry, 24);
+        }
+        Some(Value::List(entries))
     }
 
     /// The iovec list of the call, if it was noted.
@@ -289,6 +408,26 @@ fn rights_of(value: u64) -> Value {
     }
     let Value::Symbol(names) = flags(&rights::NAMES, missing) else { unreachable!("flags are symbols") };
     Value::Symbol(Cow::Owned(format!("ALL&~({names})")))
+}
+
+fn level(value: u64) -> Value {
+    match u32::try_from(value) {
+        Ok(socket::LEVEL_SOCKET) => Value::symbol("SOL_SOCKET"),
+        Ok(socket::LEVEL_TCP) => Value::symbol("IPPROTO_TCP"),
+        Ok(socket::LEVEL_IPV6) => Value::symbol("IPPROTO_IPV6"),
+        Ok(socket::LEVEL_HOST) => Value::symbol("HOST"),
+        _ => Value::Unsigned(value),
+    }
+}
+
+fn option_name(level: u64, value: u64) -> Value {
+    match (u32::try_from(level), u32::try_from(value)) {
+        (Ok(socket::LEVEL_SOCKET), _) => name_of(&socket::OPTIONS, value),
+        (Ok(socket::LEVEL_TCP), Ok(socket::TCP_NODELAY)) => Value::symbol("TCP_NODELAY"),
+        (Ok(socket::LEVEL_IPV6), Ok(socket::IPV6_V6ONLY)) => Value::symbol("IPV6_V6ONLY"),
+        (Ok(socket::LEVEL_HOST), Ok(socket::HOST_TLS)) => Value::symbol("TLS"),
+        _ => Value::Unsigned(value),
+    }
 }
 
 fn fdstat(bytes: &[u8]) -> Value {

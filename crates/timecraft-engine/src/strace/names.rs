@@ -13,6 +13,9 @@ pub(super) const RECV_FLAGS: [&str; 2] = ["RECV_PEEK", "RECV_WAITALL"];
 pub(super) const RECV_RESULTS: [&str; 1] = ["RECV_DATA_TRUNCATED"];
 pub(super) const SHUTDOWN: [&str; 2] = ["RD", "WR"];
 
+/// Protocols of `sock_getaddrinfo`, by wire value.
+pub(super) const PROTOCOLS: [&str; 3] = ["IP", "TCP", "UDP"];
+
 /// `signal`, by wire value: WASI's numbers are not those of Linux from 16 on.
 pub(super) const SIGNALS: [&str; 31] = [
     "NONE",

@@ -65,6 +65,8 @@ pub fn table() -> Vec<Case> {
     cases.extend(transfers());
     cases.extend(paths());
     cases.extend(rest());
+    cases.extend(sockets());
+    cases.extend(addresses());
     // Stable: the cases of one call keep their order.
     cases.sort_by_key(|case| case.call);
     cases
@@ -231,5 +233,98 @@ fn rest() -> Vec<Case> {
         Case::new(Call::SockAccept, &[3, 4, O]).output(OUT, &bytes![6u32]),
         Case::new(Call::SockAccept, &[3, 4, O]).fails(Errno::Again),
         Case::new(Call::SockShutdown, &[5, 3]),
+    ]
+}
+
+/// `{buf, len}` at LIST, and the address at MORE.
+fn address(case: Case, bytes: &[u8]) -> Case {
+    case.input(LIST + 64, &bytes![MORE, bytes.len() as u32]).input(MORE, bytes)
+}
+
+fn tagged(family: u16, address: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes![family];
+    bytes.extend_from_slice(address);
+    bytes.resize(128, 0);
+    bytes
+}
+
+/// The address that most cases name.
+const A: u64 = L + 64;
+
+fn sockets() -> Vec<Case> {
+    let loopback6 = std::net::Ipv6Addr::LOCALHOST.octets();
+    vec![
+        Case::new(Call::SockOpen, &[1, 2, O]).output(OUT, &bytes![5u32]),
+        Case::new(Call::SockOpen, &[2, 1, O]).fails(Errno::Mfile),
+        Case::new(Call::SockOpen, &[7, 9, O]).fails(Errno::Afnosupport),
+        address(Case::new(Call::SockBind, &[5, A, 8080]), &[127, 0, 0, 1]),
+        address(Case::new(Call::SockBind, &[5, A, 0]), &tagged(3, b"/run/app.sock\0")).fails(Errno::Addrinuse),
+        Case::new(Call::SockListen, &[5, 128]),
+        address(Case::new(Call::SockConnect, &[5, A, 8080]), &[127, 0, 0, 1]).fails(Errno::Inprogress),
+        address(Case::new(Call::SockConnect, &[5, A, 443]), &loopback6),
+        Case::new(Call::SockConnect, &[5, A, 443]).fails(Errno::Badf),
+        Case::new(Call::SockGetsockopt, &[5, 0, 2, O, 4]).output(OUT, &bytes![u32::from(Errno::Connrefused as u16)]),
+        Case::new(Call::SockGetsockopt, &[5, 0, 9, O, C])
+            .input(COUNT, &bytes![8u32])
+            .output(OUT, &bytes![1u32, 30u32])
+            .output(COUNT, &bytes![8u32]),
+        Case::new(Call::SockGetsockopt, &[5, 6, 99, O, 4]).fails(Errno::Noprotoopt),
+        Case::new(Call::SockSetsockopt, &[5, 0, 0, D, 4]).input(DATA, &bytes![1u32]),
+        Case::new(Call::SockSetsockopt, &[5, 0x7469_6d65, 1, D, 11]).input(DATA, b"example.com"),
+        Case::new(Call::SockSetsockopt, &[5, 6, 1, D, 4]).fails(Errno::Notsock),
+        address(Case::new(Call::SockSendTo, &[5, L, 1, A, 53, 0, C]), &tagged(1, &[10, 0, 0, 1]))
+            .input(LIST, &iovecs(&[(DATA, 5)]))
+            .input(DATA, b"query")
+            .output(COUNT, &bytes![5u32]),
+        Case::new(Call::SockAcceptV1, &[5, O]).output(OUT, &bytes![6u32]),
+        Case::new(Call::SockRecvFromV1, &[5, L, 1, A, 0, C, O])
+            .input(LIST, &iovecs(&[(DATA, 64)]))
+            .input(LIST + 64, &bytes![MORE, 16u32])
+            .output(DATA, b"answer")
+            .output(MORE, &[10, 0, 0, 1])
+            .output(COUNT, &bytes![6u32])
+            .output(OUT, &bytes![0u16]),
+        Case::new(Call::SockRecvFrom, &[5, L, 1, A, 0, O + 8, C, O])
+            .input(LIST, &iovecs(&[(DATA, 4)]))
+            .input(LIST + 64, &bytes![MORE, 128u32])
+            .output(DATA, b"answ")
+            .output(MORE, &tagged(2, &loopback6)[..18])
+            .output(OUT + 8, &bytes![53u32])
+            .output(COUNT, &bytes![4u32])
+            .output(OUT, &bytes![1u16]),
+        Case::new(Call::SockRecvFrom, &[5, L, 1, A, 0, O + 8, C, O]).fails(Errno::Again),
+    ]
+}
+
+fn addresses() -> Vec<Case> {
+    let hints = bytes![0u16, 1u8, 2u8, 1u32, 0u32, 0u32, 0u32, 0u32, 0u32];
+    let info = |next: u32| bytes![0u16, 1u8, 2u8, 1u32, 12u32, OUT + 64, 0u32, 0u32, next];
+    vec![
+        Case::new(Call::SockGetaddrinfo, &[D, 10, M, 3, L, O, 8, C])
+            .input(DATA, b"localhost\0")
+            .input(MORE, b"80\0")
+            .input(LIST, &hints)
+            .input(OUT, &bytes![OUT + 16])
+            .input(OUT + 16, &info(0))
+            .input(OUT + 64, &bytes![0u32, 26u32, OUT + 96])
+            .output(OUT + 96, &[0, 80, 127, 0, 0, 1])
+            .output(OUT + 64, &bytes![1u32, 6u32, OUT + 96])
+            .output(OUT + 16, &info(0))
+            .output(COUNT, &bytes![1u32]),
+        Case::new(Call::SockGetaddrinfo, &[D, 7, M, 0, 0, O, 8, C]).input(DATA, b"no.such").fails(Errno::Noent),
+        Case::new(Call::SockGetlocaladdrV1, &[5, A, O, C])
+            .input(LIST + 64, &bytes![MORE, 16u32])
+            .output(MORE, &[127, 0, 0, 1])
+            .output(OUT, &bytes![4u32])
+            .output(COUNT, &bytes![8080u32]),
+        Case::new(Call::SockGetpeeraddrV1, &[5, A, O, C]).fails(Errno::Notconn),
+        Case::new(Call::SockGetlocaladdr, &[5, A, C])
+            .input(LIST + 64, &bytes![MORE, 128u32])
+            .output(MORE, &tagged(1, &[127, 0, 0, 1])[..6])
+            .output(COUNT, &bytes![8080u32]),
+        Case::new(Call::SockGetpeeraddr, &[5, A, C])
+            .input(LIST + 64, &bytes![MORE, 128u32])
+            .output(MORE, b"\x03\0/run/app.sock\0")
+            .output(COUNT, &bytes![0u32]),
     ]
 }

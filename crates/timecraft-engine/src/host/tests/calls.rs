@@ -1,4 +1,4 @@
-//! All 46 calls with valid arguments.
+//! All calls with valid arguments.
 
 use super::*;
 use crate::calls::CALLS;
@@ -14,6 +14,9 @@ pub(super) fn valid(call: Call, guest: &mut Guest) -> Vec<u64> {
     let data = guest.put(b"data");
     let write = guest.iovecs(&[data, data]);
     let read = guest.iovecs(&[(buffer, 3), (buffer + 8, 100)]);
+    let loopback = guest.put(&[127, 0, 0, 1]).0 as u32;
+    let address = guest.put(&[loopback, 4].map(u32::to_le_bytes).concat());
+    let out_address = guest.put(&[buffer as u32 + 512, 128].map(u32::to_le_bytes).concat());
     match call {
         Call::ArgsGet | Call::EnvironGet => vec![buffer, buffer + 64],
         Call::ArgsSizesGet | Call::EnvironSizesGet => out.to_vec(),
@@ -22,7 +25,7 @@ pub(super) fn valid(call: Call, guest: &mut Guest) -> Vec<u64> {
         Call::FdAdvise => vec![5, 0, 10, 0],
         Call::FdAllocate => vec![5, 0, 100],
         Call::FdClose | Call::FdDatasync | Call::FdSync => vec![5],
-        Call::FdFdstatGet | Call::FdFilestatGet | Call::FdTell => vec![5, out[0]],
+        Call::FdFdstatGet | Call::FdFilestatGet | Call::FdTell | Call::SockAcceptV1 => vec![5, out[0]],
         Call::FdFdstatSetFlags => vec![5, fdflags::APPEND.into()],
         Call::FdFdstatSetRights => vec![5, rights::FD_READ, 0],
         Call::FdFilestatSetSize | Call::SockShutdown => vec![5, 3],
@@ -58,6 +61,23 @@ pub(super) fn valid(call: Call, guest: &mut Guest) -> Vec<u64> {
         Call::SockAccept => vec![5, 0, out[0]],
         Call::SockRecv => vec![5, read.0, read.1, 0, out[0], out[1]],
         Call::SockSend => vec![5, write.0, write.1, 0, out[0]],
+        Call::SockOpen => vec![1, 2, out[0]],
+        Call::SockBind | Call::SockConnect => vec![5, address.0, 8080],
+        Call::SockListen => vec![5, 1],
+        Call::SockGetsockopt | Call::SockSetsockopt => vec![5, 0, 0, data.0, 4],
+        Call::SockSendTo => vec![5, write.0, write.1, address.0, 8080, 0, out[0]],
+        Call::SockGetaddrinfo => {
+            let sockaddr = [0, 26, buffer as u32].map(u32::to_le_bytes).concat();
+            let sockaddr = guest.put(&sockaddr).0 as u32;
+            let info = guest.put(&[0, 0, 0, sockaddr, 0, 0, 0].map(u32::to_le_bytes).concat()).0 as u32;
+            let (res, hints) = (guest.put(&info.to_le_bytes()).0, guest.put(&[0; 28]).0);
+            let (node, service) = (guest.put(b"localhost"), guest.put(b"80"));
+            vec![node.0, node.1, service.0, service.1, hints, res, 1, out[0]]
+        }
+        Call::SockRecvFromV1 => vec![5, read.0, read.1, out_address.0, 0, out[0], out[1]],
+        Call::SockRecvFrom => vec![5, read.0, read.1, out_address.0, 0, out[0] + 8, out[0], out[1]],
+        Call::SockGetlocaladdrV1 | Call::SockGetpeeraddrV1 => vec![5, out_address.0, out[0], out[1]],
+        Call::SockGetlocaladdr | Call::SockGetpeeraddr => vec![5, out_address.0, out[0]],
     }
 }
 
@@ -77,7 +97,8 @@ fn every_call_takes_valid_arguments() {
         let done = world.guest.try_call(spec.call, &args);
         let expected = match spec.call {
             Call::ProcExit => Err(Halt::Exit(0)),
-            Call::SockAccept | Call::SockRecv | Call::SockSend | Call::SockShutdown => Ok(Errno::Notsock),
+            Call::SockOpen | Call::SockGetaddrinfo => Ok(Errno::Success),
+            call if call.name().starts_with("sock_") => Ok(Errno::Notsock),
             _ => Ok(Errno::Success),
         };
         assert_eq!(done, expected, "{}", spec.name);

@@ -24,6 +24,10 @@ fn is_pointer(kind: Kind) -> bool {
             | Kind::FstFlags
             | Kind::Rights
             | Kind::SocketFlags
+            | Kind::Family
+            | Kind::SocketType
+            | Kind::OptionLevel
+            | Kind::OptionName
             | Kind::ExitCode
     )
 }

@@ -11,7 +11,7 @@ mod mounts;
 mod polling;
 mod races;
 mod restoring;
-
+mod sockets;
 mod streams;
 
 use std::collections::BTreeMap;

@@ -1,21 +1,15 @@
-//! Socket calls. The only sockets so far are standard streams that happen to be some.
+//! Socket calls on standard streams that happen to be sockets.
 
 use rustix::net::{RecvFlags, Shutdown};
 
-use super::arguments::Arguments;
-use super::streams::{Manner, Stream};
-use super::table::{Entry, Kind};
-use super::transfer::{gather, iovecs, scatter};
-use super::{Host, Outcome};
+use super::{RECV_PEEK, RECV_WAITALL, SHUTDOWN_RD, SHUTDOWN_WR};
 use crate::abi::{fdflags, rights};
+use crate::host::arguments::Arguments;
+use crate::host::streams::{Manner, Stream};
+use crate::host::table::{Entry, Kind};
+use crate::host::transfer::{gather, iovecs, scatter};
+use crate::host::{Host, Outcome};
 use crate::{Errno, Memory};
-
-/// `riflags`.
-const RECV_PEEK: u32 = 1;
-const RECV_WAITALL: u32 = 2;
-/// `sdflags`.
-const SHUTDOWN_RD: u32 = 1;
-const SHUTDOWN_WR: u32 = 2;
 
 impl Entry {
     /// The socket behind a descriptor.
@@ -28,7 +22,7 @@ impl Entry {
 }
 
 impl Host {
-    pub(super) fn sock_accept(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
+    pub(super) fn stream_accept(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
         memory.check(args.u32(2), 4)?;
         let entry = self.table.get(args.u32(0))?;
         entry.socket()?;
@@ -36,7 +30,7 @@ impl Host {
         Err(Errno::Notsup.into())
     }
 
-    pub(super) fn sock_recv(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
+    pub(super) fn stream_recv(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
         memory.check(args.u32(4), 4)?;
         memory.check(args.u32(5), 2)?;
         let entry = self.table.get(args.u32(0))?;
@@ -56,7 +50,7 @@ impl Host {
         Ok(())
     }
 
-    pub(super) fn sock_send(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
+    pub(super) fn stream_send(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
         memory.check(args.u32(4), 4)?;
         let entry = self.table.get(args.u32(0))?;
         let stream = entry.socket()?;
@@ -71,7 +65,7 @@ impl Host {
         Ok(())
     }
 
-    pub(super) fn sock_shutdown(&mut self, args: Arguments<'_>) -> Outcome {
+    pub(super) fn stream_shutdown(&mut self, args: Arguments<'_>) -> Outcome {
         let entry = self.table.get(args.u32(0))?;
         let stream = entry.socket()?;
         let how = match args.u32(1) {

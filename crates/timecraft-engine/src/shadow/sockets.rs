@@ -1,0 +1,167 @@
+//! What the log tells of sockets.
+
+use std::collections::BTreeMap;
+
+use super::{Offset, Open, Record, Shadow, ShadowError, Target, u32_at};
+use crate::Call;
+use crate::abi::socket as abi;
+use crate::host::sockets::{SOCKET_RIGHTS, address};
+use crate::network::{Address, Transport};
+use crate::restore::{RestoredSocket, SocketRole};
+
+/// A socket's number, never given twice.
+pub(super) type SocketId = u64;
+
+/// The open sockets.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    open: BTreeMap<SocketId, RestoredSocket>,
+    next: SocketId,
+}
+
+impl Sockets {
+    fn insert(&mut self, socket: RestoredSocket) -> SocketId {
+        self.next += 1;
+        self.open.insert(self.next, socket);
+        self.next
+    }
+
+    pub fn remove(&mut self, id: SocketId) {
+        self.open.remove(&id);
+    }
+
+    pub fn get(&self, id: SocketId) -> &RestoredSocket {
+        &self.open[&id]
+    }
+}
+
+impl Record<'_> {
+    /// The buffer of an address, `{buf, len}` behind the argument.
+    fn address_buffer(&self, index: usize) -> Result<(u32, u32), ShadowError> {
+        let ptr = self.arg(index)? as u32;
+        let region = self.sent.iter().find(|(at, bytes)| *at == ptr && bytes.len() == abi::BUFFER_BYTES as usize);
+        let (_, bytes) = region.ok_or(ShadowError::OutputNotInLog { call: self.call })?;
+        Ok((u32_at(bytes, 0), u32_at(bytes, 4)))
+    }
+
+    /// The address and port that the guest handed over in two arguments.
+    fn address(&self, index: usize) -> Result<Address, ShadowError> {
+        let (ptr, len) = self.address_buffer(index)?;
+        let region = self.sent.iter().find(|(at, bytes)| *at == ptr && bytes.len() == len as usize);
+        let (_, bytes) = region.ok_or(ShadowError::OutputNotInLog { call: self.call })?;
+        address::decode(bytes, self.arg(index + 1)? as u32).map_err(|_| self.malformed("there is no such address"))
+    }
+}
+
+impl Shadow {
+    /// The socket behind the first argument; `None` for a standard stream that is one.
+    fn socket(&mut self, record: &Record<'_>) -> Result<Option<&mut RestoredSocket>, ShadowError> {
+        match self.held(record, 0)?.target {
+            Target::Socket(id) => Ok(self.sockets.open.get_mut(&id)),
+            Target::Stdio(_) | Target::Mount(_) | Target::Node(_) => Ok(None),
+        }
+    }
+
+    fn add_socket(
+        &mut self,
+        record: &Record<'_>,
+        fd: u32,
+        socket: RestoredSocket,
+        rights_base: u64,
+        flags: u16,
+    ) -> Result<(), ShadowError> {
+        if self.open.contains_key(&fd) {
+            return Err(record.malformed("the opened descriptor was open already"));
+        }
+        let target = Target::Socket(self.sockets.insert(socket));
+        let (offset, rights_inheriting) = (Offset::Unknown, SOCKET_RIGHTS);
+        self.open.insert(fd, Open { target, offset, rights_base, rights_inheriting, flags });
+        Ok(())
+    }
+
+    pub(super) fn sock_open(&mut self, record: &Record<'_>) -> Result<(), ShadowError> {
+        let transport = match record.arg(1)? as u32 {
+            abi::TYPE_STREAM => Transport::Stream,
+            abi::TYPE_DGRAM => Transport::Datagram,
+            _ => return Err(record.malformed("there is no such type of socket")),
+        };
+        let family = record.arg(0)? as u32;
+        let socket = RestoredSocket { family, transport, local: None, peer: None, role: SocketRole::Idle };
+        self.add_socket(record, record.result_u32(2)?, socket, SOCKET_RIGHTS, 0)
+    }
+
+    pub(super) fn sock_bind(&mut self, record: &Record<'_>) -> Result<(), ShadowError> {
+        let address = record.address(1)?;
+        if let Some(socket) = self.socket(record)? {
+            socket.local = Some(address);
+        }
+        Ok(())
+    }
+
+    pub(super) fn sock_listen(&mut self, record: &Record<'_>) -> Result<(), ShadowError> {
+        let backlog = record.arg(1)? as u32;
+        if let Some(socket) = self.socket(record)? {
+            socket.role = SocketRole::Listening { backlog };
+        }
+        Ok(())
+    }
+
+    pub(super) fn sock_connect(&mut self, record: &Record<'_>) -> Result<(), ShadowError> {
+        let peer = record.address(1)?;
+        if let Some(socket) = self.socket(record)? {
+            (socket.peer, socket.role) = (Some(peer), SocketRole::Connected);
+        }
+        Ok(())
+    }
+
+    pub(super) fn sock_accept(&mut self, record: &Record<'_>, flags: u16, fd: usize) -> Result<(), ShadowError> {
+        let rights_base = self.held(record, 0)?.rights_inheriting;
+        let fd = record.result_u32(fd)?;
+        let Some(listener) = self.socket(record)? else {
+            return Err(record.malformed("a standard stream can't accept"));
+        };
+        let accepted = RestoredSocket { role: SocketRole::Connected, ..listener.clone() };
+        self.add_socket(record, fd, accepted, rights_base, flags)
+    }
+
+    pub(super) fn sock_shutdown(&mut self, record: &Record<'_>) -> Result<(), ShadowError> {
+        if let Some(socket) = self.socket(record)?
+            && matches!(socket.role, SocketRole::Listening { .. })
+        {
+            socket.role = SocketRole::Idle;
+        }
+        Ok(())
+    }
+
+    /// `SO_ERROR` tells of a connection that didn't come about.
+    pub(super) fn sock_getsockopt(&mut self, record: &Record<'_>) -> Result<(), ShadowError> {
+        let asks = (record.arg(1)? as u32, record.arg(2)? as u32) == (abi::LEVEL_SOCKET, abi::OPTION_ERROR);
+        if asks
+            && u32_at(record.result(3, 4)?, 0) != 0
+            && let Some(socket) = self.socket(record)?
+            && socket.transport == Transport::Stream
+        {
+            (socket.peer, socket.role) = (None, SocketRole::Idle);
+        }
+        Ok(())
+    }
+
+    /// Learns the port that a socket was given.
+    pub(super) fn sock_getlocaladdr(&mut self, record: &Record<'_>, port: usize) -> Result<(), ShadowError> {
+        let (ptr, len) = record.address_buffer(1)?;
+        let port = record.result_u32(port)?;
+        let region = record.written.iter().find(|(at, bytes)| *at == ptr && bytes.len() <= len as usize);
+        let (_, bytes) = region.ok_or_else(|| record.malformed("a result is missing"))?;
+        let mut bytes = bytes.to_vec();
+        if record.call == Call::SockGetlocaladdr || bytes.len() > abi::IPV6_BYTES as usize {
+            bytes.resize(abi::TAGGED_BYTES as usize, 0);
+        }
+        // A Unix socket's name is what it was bound to, or none.
+        if let (Ok(Address::Inet(address)), Some(socket)) = (address::decode(&bytes, port), self.socket(record)?)
+            && address.port() != 0
+        {
+            socket.local = Some(Address::Inet(address));
+        }
+        Ok(())
+    }
+}

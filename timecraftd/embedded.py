@@ -516,6 +516,7 @@ class Runtime:
             artifact_bytes_max=self.config.cache.artifact_bytes_max,
             function=request.function,
             nans=request.nans,
+            sockets=request.sockets,
         )
 
     def _run_spec(self, process: ProcessRecord, request: RunRequest, streams: Streams, trace_fd: int | None) -> RunSpec:

@@ -17,9 +17,18 @@ from timecraftd.model import is_name
 
 if TYPE_CHECKING:
     from timecraftd.embedded import Running
+    from timecraftd.engine.spec import Sockets
 
 ENV_FILE_BYTES_MAX = 1 << 20
-SOCKETS = ("none", "auto", "v1", "v2", "path", "path_open", "wasmedgev1", "wasmedgev2")
+SOCKET_ABIS: dict[str, Sockets] = {
+    "none": "none",
+    "auto": "auto",
+    "v1": "v1",
+    "v2": "v2",
+    "wasmedgev1": "v1",
+    "wasmedgev2": "v2",
+}
+SOCKETS = (*SOCKET_ABIS, "path", "path_open")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +148,7 @@ def build_request(args: argparse.Namespace, config: Config) -> RunRequest:
         mounts=tuple(parse_mount(text) for text in args.dir),
         function=args.function,
         nans=args.nans,
+        sockets=SOCKET_ABIS[args.sockets],
         limits=_limits(args, config),
         name=args.name or "",
         recorded=not args.no_record,
@@ -258,7 +268,10 @@ def _open_descriptor(descriptor: int) -> int | None:
 
 
 def _refuse_unsupported(args: argparse.Namespace) -> None:
-    if args.network or args.sockets not in ("none", "auto"):
-        raise UnsupportedError("run: networking isn't available in this version", "leave out -p, -L, -D, --net and -S")
+    if args.network or args.sockets not in SOCKET_ABIS:
+        raise UnsupportedError(
+            "run: networks other than the guest's own loopback aren't available in this version",
+            "leave out -p, -L, -D, --net and -S path",
+        )
     if args.module.endswith(".py"):
         raise UnsupportedError(f"{args.module}: Python guests come in a later version", "give a .wasm or .wat file")

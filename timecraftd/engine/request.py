@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass, field
 
-from timecraftd.engine.spec import LimitSpec, MountSpec, Nans
+from timecraftd.engine.spec import LimitSpec, MountSpec, Nans, Sockets
 from timecraftd.errors import MountError, ReplayRefusedError
 
 CONFIG_VERSION = 1
@@ -22,6 +22,7 @@ class RunRequest:
     mounts: tuple[MountSpec, ...] = ()
     function: str | None = None
     nans: Nans = "canonical"
+    sockets: Sockets = "auto"
     limits: LimitSpec = field(default_factory=LimitSpec)
     name: str = ""
     recorded: bool = True
@@ -51,6 +52,7 @@ def encode_config(request: RunRequest) -> bytes:
             "mounts": [{"host": m.host, "guest": m.guest, "read_only": m.read_only} for m in request.mounts],
             "function": request.function,
             "nans": request.nans,
+            "sockets": request.sockets,
             "limits": {name: getattr(limits, name) for name in LimitSpec.__slots__},
             "record": {
                 "compression": request.compression,
@@ -79,6 +81,7 @@ def decode_config(data: bytes) -> RunRequest:
             mounts=tuple(MountSpec(**mount) for mount in value["mounts"]),
             function=value["function"],
             nans=value["nans"],
+            sockets=value["sockets"],
             limits=LimitSpec(**value["limits"]),
             compression=value["record"]["compression"],
             output=value["record"]["output"],

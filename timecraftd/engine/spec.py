@@ -8,6 +8,7 @@ from typing import Literal
 MIB = 1 << 20
 
 Nans = Literal["canonical", "native"]
+Sockets = Literal["none", "auto", "v1", "v2"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ class ModuleSpec:
     """Exported function to call; None means `_start`."""
     nans: Nans = "canonical"
     """What arithmetic makes of NaNs: `native` is faster, and binds the log to this engine and kind of processor."""
+    sockets: Sockets = "auto"
+    """Which version of the WasmEdge socket calls the guest may import; `auto` takes what it imports."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use timecraft_engine::calls::SocketAbi;
 use timecraft_engine::host::HostConfig;
 use timecraft_engine::runtime::{ArtifactCache, Compiler, GuestConfig, Limits, to_wasm};
 use timecraft_engine::session::{LogOptions, ResumeConfig, RunConfig, SessionError, resume};
@@ -21,6 +22,7 @@ fn guest(dir: &Path, wat: &str) -> GuestConfig {
         function: "_start".into(),
         limits: Limits { memory_bytes: 1 << 20, stack_bytes: 1 << 20, cpu_ns: None, wall_ns: None },
         compiler: Compiler::default(),
+        sockets: SocketAbi::Auto,
         memory_digest: false,
     }
 }

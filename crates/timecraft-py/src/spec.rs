@@ -58,6 +58,7 @@ struct ModuleSpec {
     artifact_bytes_max: u64,
     function: Option<String>,
     nans: String,
+    sockets: String,
 }
 
 #[derive(FromPyObject)]
@@ -100,6 +101,7 @@ pub(crate) struct ResumeSpec {
 
 fn guest(module: ModuleSpec, limits: &LimitSpec, instrument: Instrument, memory_digest: bool) -> PyResult<GuestConfig> {
     let nans = crate::module::nans(&module.nans)?;
+    let sockets: SocketAbi = module.sockets.parse().map_err(|reason: String| error::argument(reason))?;
     if nans == Nans::Native && instrument != Instrument::None {
         return Err(error::argument("a log with native NaNs can only be replayed by the code that made it"));
     }
@@ -115,7 +117,7 @@ fn guest(module: ModuleSpec, limits: &LimitSpec, instrument: Instrument, memory_
             wall_ns: limits.wall_ns,
         },
         compiler: Compiler { instrument, nans },
-        sockets: SocketAbi::Auto,
+        sockets,
         memory_digest,
     })
 }

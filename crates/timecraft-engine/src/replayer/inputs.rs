@@ -5,12 +5,8 @@
 
 use timecraft_log::digest_sent;
 
-<<<<<<< HEAD
 use crate::abi::bounds::IOVECS_MAX;
-use crate::abi::{event, size};
-=======
 use crate::abi::{event, size, socket as abi};
->>>>>>> net
 use crate::calls::Kind;
 use crate::memory::Region;
 use crate::{Call, Memory};

@@ -157,7 +157,6 @@ fn check(info: &ModuleInfo, config: &GuestConfig) -> Result<Vec<crate::Call>, Mo
     if info.memory_min_bytes > config.limits.memory_bytes {
         return Err(ModuleError::Memory { needed: info.memory_min_bytes, limit: config.limits.memory_bytes });
     }
-<<<<<<< HEAD
     for name in entry_points(&config.function, |name| info.exports.iter().any(|(export, _)| export == name)) {
         let name = name.to_owned();
         match info.exports.iter().find(|(export, _)| *export == name) {
@@ -168,14 +167,6 @@ fn check(info: &ModuleInfo, config: &GuestConfig) -> Result<Vec<crate::Call>, Mo
             Some((_, found)) => return Err(ModuleError::WrongFunction { name, found: found.clone() }),
             None => return Err(ModuleError::NoFunction { name, exported: exported_functions(info) }),
         }
-=======
-    let name = config.function.clone();
-    match info.exports.iter().find(|(export, _)| *export == name) {
-        Some((_, ty)) if ty == "func ()" => Ok(calls),
-        Some((_, found)) if !found.starts_with("func") => Err(ModuleError::NotFunction { name, found: found.clone() }),
-        Some((_, found)) => Err(ModuleError::WrongFunction { name, found: found.clone() }),
-        None => Err(ModuleError::NoFunction { name, exported: exported_functions(info) }),
->>>>>>> net
     }
     Ok(calls)
 }

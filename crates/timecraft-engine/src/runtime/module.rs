@@ -181,17 +181,7 @@ fn describe_export(export: Export<'_>, types: TypesRef<'_>) -> String {
 /// versions with one name, the signature decides.
 ///
 /// # Errors
-<<<<<<< HEAD
 /// [`ModuleError::UnknownImports`] lists those that don't, each with the closest known name.
-pub fn host_calls(info: &ModuleInfo) -> Result<Vec<Call>, ModuleError> {
-    let mut calls = Vec::with_capacity(info.imports.len());
-    let mut unknown = Vec::new();
-    for (module, name, found) in &info.imports {
-        match Call::from_import(module, name) {
-            Some(call) if expected_signature(call) == *found => calls.push(call),
-            known => unknown.push((module, name, found, known)),
-=======
-/// [`ModuleError::UnknownImports`] lists all that don't, each with the closest known name.
 pub fn host_calls(info: &ModuleInfo, abi: SocketAbi) -> Result<Vec<Call>, ModuleError> {
     let mut calls: Vec<Call> = Vec::with_capacity(info.imports.len());
     let mut unknown = Vec::new();
@@ -200,18 +190,16 @@ pub fn host_calls(info: &ModuleInfo, abi: SocketAbi) -> Result<Vec<Call>, Module
         // Imports are linked by name, so that one name can only mean one call.
         let other = |call: &Call| fitting.is_some_and(|fit| fit != *call && fit.name() == call.name());
         match fitting {
-            Some(_) if calls.iter().any(other) => unknown.push(format!("{module}.{name} in two versions at once")),
-            Some(call) => calls.push(call),
-            None => unknown.push(misfit(module, name, found, abi)),
->>>>>>> net
+            Some(call) if !calls.iter().any(other) => calls.push(call),
+            fitting => unknown.push((module, name, found, fitting)),
         }
     }
     if unknown.is_empty() {
         return Ok(calls);
     }
-    let shown = unknown.iter().take(UNKNOWN_SHOWN_MAX).map(|(module, name, found, known)| match known {
-        Some(call) => format!("{module}.{name} as {found} (it is {} here)", expected_signature(*call)),
-        None => unknown_import(module, name),
+    let shown = unknown.iter().take(UNKNOWN_SHOWN_MAX).map(|(module, name, found, fitting)| match fitting {
+        Some(_) => format!("{module}.{name} in two versions at once"),
+        None => misfit(module, name, found, abi),
     });
     let mut list = shown.collect::<Vec<_>>().join(", ");
     if unknown.len() > UNKNOWN_SHOWN_MAX {
@@ -220,12 +208,11 @@ pub fn host_calls(info: &ModuleInfo, abi: SocketAbi) -> Result<Vec<Call>, Module
     Err(ModuleError::UnknownImports(list))
 }
 
-<<<<<<< HEAD
 /// Unknown imports that an error lists: a module may have a hundred thousand.
 const UNKNOWN_SHOWN_MAX: usize = 50;
 /// Longest name that is compared with the known ones, bytes.
 const NAME_BYTES_MAX: usize = 64;
-=======
+
 /// What is wrong with an import that no call fits.
 fn misfit(module: &str, name: &str, found: &str, abi: SocketAbi) -> String {
     let list = |abi| Call::named(module, name, abi).map(expected_signature).collect::<Vec<_>>().join(" or ");
@@ -235,7 +222,6 @@ fn misfit(module: &str, name: &str, found: &str, abi: SocketAbi) -> String {
         (offered, _) => format!("{module}.{name} as {found} (it is {offered} here)"),
     }
 }
->>>>>>> net
 
 /// The text of a call's wasm signature, as [`inspect`] prints it.
 fn expected_signature(call: Call) -> String {

@@ -48,7 +48,7 @@ impl World {
             args: vec![b"guest".to_vec(), b"argument".to_vec()],
             env: vec![b"A=b".to_vec()],
             mounts: vec![mount("rw", false), mount("ro", true)],
-            limits: HostLimits { open_files: 32, disk_bytes: Some(1 << 20) },
+            limits: HostLimits { open_files: 32, disk_bytes: Some(1 << 20), ..HostLimits::default() },
             ..HostConfig::default()
         };
         let host = Host::new(config, Arc::clone(&kill)).expect("a host");

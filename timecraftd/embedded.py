@@ -207,6 +207,8 @@ class Runtime:
     ) -> Running:
         """Lets a crashed process go on; an imported one only if its grants are trusted.
 
+        One whose host died before the guest's first record begins now: nothing of it has run.
+
         Raises ProcessStateError, ReplayRefusedError, and what `start` raises.
         """
         lock = self.registry.lock(process.id)
@@ -214,7 +216,9 @@ class Runtime:
         try:
             process = self._settle(self.registry.catalogue.get(process.id))
             self._check_resumable(process)
-            self.check_replayable(process)
+            began = self._has_begun(process)
+            if began:
+                self.check_replayable(process)
             request = decode_config(self.registry.objects.get(ObjectKind.CONFIG, process.config))
             if process.imported and not trusted:
                 raise ReplayRefusedError(
@@ -226,12 +230,12 @@ class Runtime:
             scratch_dir = os.path.join(self.registry.home.process_dir(process.id), "scratch")
             os.makedirs(scratch_dir, mode=0o700, exist_ok=True)
             changes: dict[str, Any] = {"state": ProcessState.RUNNING, "pid": os.getpid(), "boot_id": boot_id()}
-            changes |= {"ended_ns": None, "exit_code": None, "message": "", "epoch": process.epoch + 1}
+            changes |= {"ended_ns": None, "exit_code": None, "message": "", "epoch": process.epoch + began}
             self.registry.catalogue.update(process.id, **changes)
             resumed = replace(process, **changes)
             run = self._run_spec(resumed, request, streams, trace_fd)
             try:
-                guest = self.engine.resume(ResumeSpec(run, scratch_dir))
+                guest = self.engine.resume(ResumeSpec(run, scratch_dir)) if began else self.engine.run(run)
             except BaseException as error:
                 undone: dict[str, Any] = {name: getattr(process, name) for name in changes}
                 self.registry.catalogue.update(process.id, **undone | {"message": f"resume failed: {error}"})
@@ -320,13 +324,31 @@ class Runtime:
                 f"use Timecraft {recorded.get('version', 'of that time')}",
             )
 
+    def _has_begun(self, process: ProcessRecord) -> bool:
+        """Whether anything of a crashed process may have run."""
+        if process.last_seq is not None or not process.recorded or process.imported:
+            return True
+        if process.boot_id != boot_id():
+            return True  # its ring went with the machine's memory
+        log_dir = self.registry.home.log_dir(process.id)
+        try:
+            return os.path.isdir(log_dir) and self.logs.recover(log_dir).last_seq is not None
+        except LogError:
+            return True
+
     def _check_began(self, process: ProcessRecord) -> None:
         """Whether the host lived long enough for a log. Raises ReplayRefusedError."""
-        began = process.state is not ProcessState.CRASHED or process.last_seq is not None
-        if not began and log_bytes(self.registry.home.log_dir(process.id)) == 0:
+        if process.state is not ProcessState.CRASHED or process.last_seq is not None:
+            return
+        if not self._has_begun(process):
             raise ReplayRefusedError(
-                f"process {process.id}: its host died before its log began",
-                "nothing of it has run: run it again, and remove this one with `timecraft rm`",
+                f"process {process.id}: its host died before its log began: nothing of it has run",
+                "let it begin with `timecraft resume`, or remove it with `timecraft rm`",
+            )
+        if log_bytes(self.registry.home.log_dir(process.id)) == 0:
+            raise ReplayRefusedError(
+                f"process {process.id}: nothing of its log outlived the machine",
+                "run it again, and remove this one with `timecraft rm`",
             )
 
     def log_info(self, process: ProcessRecord) -> LogInfo:

@@ -186,25 +186,33 @@ def compiling(tmp_path: Path) -> Cli:
     """A state directory in which one process's host was killed before there was a log."""
     cli = Cli(tmp_path / "home", shared_artifacts=False)
     host = cli.start("run", *count_command(tmp_path))
-    wait_for(lambda: any((cli.home / "processes").glob("*/lock")), "the process's directory")
+    wait_for(lambda: cli("ps", "-q").out, "the process")
     kill9(host)
     assert not cli.segments(cli.only_process())
     return cli
 
 
 def test_killed_while_compiling(compiling: Cli):
-    """A process that died before its log began is listed as crashed and can't be resumed or replayed, but removed."""
+    """A process that died before its log began is listed as crashed, has nothing to replay, and can be removed."""
     process = compiling.only_process()
     assert "Crashed" in compiling("ps", "-a").out
     assert "its host died" in compiling.process(process)["message"]
-    for verb in ("resume", "replay", "logs"):
-        done = compiling(verb, process, code=None)
-        assert done.code == 125, done.shown
-        assert "log" in done.stderr, done.shown
+    for verb in ("replay", "logs"):
+        done = compiling(verb, process, code=125)
+        assert "nothing of it has run" in done.stderr, done.shown
     assert compiling("describe", "process", process).out
     compiling("rm", process)
     assert compiling("ps", "-aq").out == ""
     assert not any((compiling.home / "processes").iterdir())
+
+
+def test_resumed_after_a_kill_while_compiling(compiling: Cli, tmp_path: Path):
+    """A process that died before its log began runs from its beginning when it is resumed."""
+    process = compiling.only_process()
+    assert compiling("resume", process).out == f"counted to {LINES}\n"
+    assert (tmp_path / "out").read_bytes() == expected(LINES)
+    assert "the same to the end" in compiling("replay", "--verify", process).out
+    assert compiling.process(process)["epoch"] == 0
 
 
 def test_prune_after_a_kill_while_compiling(compiling: Cli):

@@ -1,9 +1,13 @@
-"""What holds for all tests: skips are loud, the user's own state is out of reach."""
+"""What all tests share: skips are loud, the user's own state is out of reach, the command line is at hand."""
 
 import os
-from random import randrange
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random, randrange
 
 import pytest
+
+from tests.e2e.cli import Cli
 
 # Tests must see neither the user's state nor settings.
 for name in [name for name in os.environ if name.startswith("TIMECRAFT_")]:
@@ -14,6 +18,29 @@ for name in [name for name in os.environ if name.startswith("TIMECRAFT_")]:
 def state_directory(tmp_path_factory):
     """A test that forgets to choose a state directory gets a temporary one, not the user's."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("xdg-state"))
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """What a guest may be given a part of."""
+    (tmp_path / "scratch").mkdir()
+    return tmp_path / "scratch"
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    """The command line, with a state directory of its own."""
+    cli = Cli(tmp_path / "home")
+    yield cli
+    cli.close()
+
+
+@pytest.fixture
+def random(request: pytest.FixtureRequest) -> Random:
+    """Chance, from `--fault-seed`; a failing test prints its seed."""
+    seed = request.config.getoption("--fault-seed")
+    print(f"--fault-seed {seed}")
+    return Random(f"{seed} {request.node.name}")
 
 
 def pytest_addoption(parser):

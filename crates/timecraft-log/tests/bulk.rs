@@ -3,15 +3,14 @@
 mod support;
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, IoSlice, Write as _};
+use std::io::{self, IoSlice, Write as _};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
-use support::{PROCESS, Record, read_log, sample, start};
+use support::{PROCESS, Record, read_log, run_and_kill, sample, start};
 use timecraft_log::{
     AppendError, DIRECT_ALIGN, DirStorage, DirectFile, LogConfig, LogError, LogReader, LogWriterHandle, OnFull,
     RecoveryReport, RingWriter, SegmentFile, SegmentReader, Storage, recover, start_with_storage,
@@ -296,36 +295,11 @@ fn appends_in_bulk_for_ever() {
     }
 }
 
-/// Starts the process, kills it when it has reported `count` more records; returns the last one.
-fn run_and_kill(dir: &Path, count: u64) -> u64 {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "appends_in_bulk_for_ever", "--ignored", "--nocapture"])
-        .env(DIR_VARIABLE, dir)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let (mut last, mut seen) = (None, 0);
-    for line in BufReader::new(child.stdout.take().unwrap()).split(b'\n') {
-        let line = String::from_utf8(line.unwrap()).unwrap();
-        if let Some(seq) = line.strip_prefix("seq ").and_then(|seq| seq.parse::<u64>().ok()) {
-            // The last line may be cut off by the kill; its number is then smaller than the one before.
-            last = last.max(Some(seq));
-            seen += 1;
-            if seen == count {
-                child.kill().unwrap();
-            }
-        }
-    }
-    child.wait().unwrap();
-    last.expect("the process appended")
-}
-
 #[test]
 fn a_process_killed_in_bulk_loses_no_record() {
     let dir = tempfile::tempdir().unwrap();
     for kill in 0..KILLS {
-        let reported = run_and_kill(dir.path(), 1 + kill * 41 % 150);
+        let reported = run_and_kill("appends_in_bulk_for_ever", DIR_VARIABLE, dir.path(), 1 + kill * 41 % 150);
         let report = recovered(dir.path());
         assert!(report.last_seq >= Some(reported), "kill {kill}: {report:?}, reported {reported}");
         assert!(!report.ring_records_unusable, "kill {kill}");

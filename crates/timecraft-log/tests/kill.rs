@@ -2,10 +2,9 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use support::{read_log, sample, small_config, start};
+use support::{read_log, run_and_kill, sample, small_config, start};
 use timecraft_log::recover;
 
 const DIR_VARIABLE: &str = "TIMECRAFT_LOG_KILL_DIR";
@@ -24,40 +23,13 @@ fn appends_for_ever() {
     }
 }
 
-/// Starts the process, kills it when it has reported `count` more records; returns the last one.
-fn run_and_kill(dir: &Path, count: u64) -> u64 {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "appends_for_ever", "--ignored", "--nocapture"])
-        .env(DIR_VARIABLE, dir)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut last = None;
-    let mut seen = 0;
-    // The last line may be cut off by the kill: it then is no report.
-    for line in BufReader::new(child.stdout.take().unwrap()).split(b'\n') {
-        let line = String::from_utf8(line.unwrap()).unwrap();
-        if let Some(seq) = line.strip_prefix("seq ").and_then(|seq| seq.parse::<u64>().ok()) {
-            // A number that was cut off is smaller than the one before.
-            last = last.max(Some(seq));
-            seen += 1;
-            if seen == count {
-                child.kill().unwrap();
-            }
-        }
-    }
-    child.wait().unwrap();
-    last.expect("the process appended")
-}
-
 #[test]
 fn a_killed_process_loses_no_record() {
     let dir = tempfile::tempdir().unwrap();
     let mut state = 42u64;
     for kill in 0..KILLS {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let reported = run_and_kill(dir.path(), 1 + (state >> 33) % 2_000);
+        let reported = run_and_kill("appends_for_ever", DIR_VARIABLE, dir.path(), 1 + (state >> 33) % 2_000);
         let report = recover(dir.path()).unwrap();
         assert!(report.last_seq >= Some(reported), "kill {kill}: {report:?}, reported {reported}");
         assert!(!report.ring_records_unusable, "kill {kill}");

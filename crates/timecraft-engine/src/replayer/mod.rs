@@ -169,16 +169,6 @@ impl<R: Source> Replayer<R> {
         self.report.set(end)
     }
 
-    /// The log, to go on reading where the replay has stopped.
-    pub fn source_mut(&mut self) -> &mut R {
-        &mut self.source
-    }
-
-    /// The log, where the replay has stopped.
-    pub fn into_source(self) -> R {
-        self.source
-    }
-
     fn compare_end(&mut self, actual: &End) -> ReplayEnd {
         loop {
             let record = match self.source.next() {

@@ -1,5 +1,6 @@
 //! Live runs, from the start or from where a log ends.
 
+use std::convert::identity;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -55,7 +56,9 @@ pub fn run(config: RunConfig) -> Result<Session, SessionError> {
         return match (config.chaos, config.trace) {
             // What matters for speed is compiled for its exact type, here and below.
             (None, None) => start(prepared, host, kill, shared, nothing_replayed),
-            (chaos, trace) => start(prepared, traced(unruly(host, chaos), trace), kill, shared, nothing_replayed),
+            (chaos, trace) => {
+                start(prepared, traced(unruly(host, chaos, identity), trace), kill, shared, nothing_replayed)
+            }
         };
     };
     let bytes_per_s_max = options.bytes_per_s_max;
@@ -66,7 +69,7 @@ pub fn run(config: RunConfig) -> Result<Session, SessionError> {
             start(prepared, Recorder::new(host, ring, clock, zero_ns), kill, shared, nothing_replayed)
         }
         (chaos, trace, bytes_per_s_max) => {
-            let world = unruly(host, chaos);
+            let world = unruly(host, chaos, identity);
             let system = recorded(world, ring, bytes_per_s_max, clock, zero_ns, Arc::clone(&kill), trace);
             start(prepared, system, kill, shared, nothing_replayed)
         }
@@ -92,10 +95,14 @@ pub(super) fn recorded(
     }
 }
 
-/// The host, with faults if asked for.
-fn unruly(host: Host, chaos: Option<(f64, u64)>) -> Box<dyn System> {
+/// The host, with faults if asked for; `begin` says how those begin.
+pub(super) fn unruly(
+    host: Host,
+    chaos: Option<(f64, u64)>,
+    begin: impl FnOnce(Chaos<Host>) -> Chaos<Host>,
+) -> Box<dyn System> {
     match chaos {
-        Some((ratio, seed)) => Box::new(Chaos::new(host, ratio, seed)),
+        Some((ratio, seed)) => Box::new(begin(Chaos::new(host, ratio, seed))),
         None => Box::new(host),
     }
 }

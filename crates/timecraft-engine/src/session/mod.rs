@@ -80,10 +80,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Session {
-    fn new(guest: Guest, shared: Arc<Shared>) -> Self {
-        Session { guest, shared }
-    }
-
     /// Lets the guest run; until then nothing has happened.
     pub fn begin(&self) {
         self.guest.begin();
@@ -153,5 +149,5 @@ where
         *lock(&its.replayed) = replayed;
         seal(&its);
     })?;
-    Ok(Session::new(guest, shared))
+    Ok(Session { guest, shared })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use timecraft_log::LogReader;
 
-use super::live::{LogOptions, open_log, recorded};
+use super::live::{LogOptions, open_log, recorded, unruly};
 use super::{Replayed, RunConfig, Session, SessionError, Shared, kill_switch, start};
 use crate::System;
 use crate::chaos::Chaos;
@@ -41,16 +41,15 @@ pub fn resume(config: ResumeConfig) -> Result<Session, SessionError> {
         // What it did behind its last record would be done again.
         return Err(SessionError::RecordsLost(seq));
     }
+    let summary = crate::view::summarize(&log.config.dir)?;
     let reader = LogReader::open(&log.config.dir)?;
-    let last_time_ns = reader.segments().last().map_or(0, |segment| segment.last_time_ns);
-    let started_unix_ns = crate::view::summarize(&log.config.dir)?.start_unix_ns;
-    let shadow = Shadow::new(shadow_config(&run.host, scratch_dir, started_unix_ns))?;
+    let shadow = Shadow::new(shadow_config(&run.host, scratch_dir, summary.start_unix_ns))?;
     let live = GoLive {
         host: run.host,
         log,
         chaos: run.chaos,
         trace: run.trace,
-        last_time_ns,
+        last_time_ns: summary.last_time_ns,
         kill: Arc::clone(&kill),
         shared: Arc::clone(&shared),
     };
@@ -93,10 +92,7 @@ impl GoLive {
         let bytes_per_s_max = self.log.bytes_per_s_max;
         let ring = open_log(self.log, &self.shared, &*clock, self.last_time_ns).map_err(|error| error.to_string())?;
         let zero_ns = clock.monotonic_ns().wrapping_sub(self.last_time_ns);
-        let world: Box<dyn System> = match self.chaos {
-            Some((ratio, seed)) => Box::new(Chaos::new(host, ratio, seed).sparing_next()),
-            None => Box::new(host),
-        };
+        let world = unruly(host, self.chaos, Chaos::sparing_next);
         Ok(recorded(world, ring, bytes_per_s_max, clock, zero_ns, self.kill, self.trace))
     }
 }

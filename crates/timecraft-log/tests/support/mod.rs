@@ -3,8 +3,10 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use proptest::prelude::*;
+use std::io::{BufRead as _, BufReader};
 use std::iter;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use timecraft_log::{AppendError, Head, LogConfig, LogError, LogReader, LogWriterHandle, RecordView, RingWriter};
@@ -125,4 +127,30 @@ pub fn any_record(len_max: usize) -> impl Strategy<Value = Record> {
     let time = prop_oneof![0u64..1_000_000, any::<u64>()];
     (call, errno, time, args, regions(4, len_max), regions(3, len_max))
         .prop_map(|(call, errno, time_ns, args, written, sent)| Record { call, errno, time_ns, args, written, sent })
+}
+
+/// Starts the ignored test `writer` as a process with `variable` set to `dir`, and kills it when it has reported
+/// `count` records as appended, one `seq N` a line; returns the last one.
+pub fn run_and_kill(writer: &str, variable: &str, dir: &Path, count: u64) -> u64 {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", writer, "--ignored", "--nocapture"])
+        .env(variable, dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (mut last, mut seen) = (None, 0);
+    for line in BufReader::new(child.stdout.take().unwrap()).split(b'\n') {
+        let line = String::from_utf8(line.unwrap()).unwrap();
+        if let Some(seq) = line.strip_prefix("seq ").and_then(|seq| seq.parse::<u64>().ok()) {
+            // The last line may be cut off by the kill; its number is then smaller than the one before.
+            last = last.max(Some(seq));
+            seen += 1;
+            if seen == count {
+                child.kill().unwrap();
+            }
+        }
+    }
+    child.wait().unwrap();
+    last.expect("the process appended")
 }

@@ -142,3 +142,15 @@ class NativeMissingError(TimecraftError):
     """The Rust extension isn't built or doesn't fit this Python."""
 
     code = "TC0021"
+
+
+class PolicyError(TimecraftError):
+    """A network policy that can't be understood."""
+
+    code = "TC0022"
+
+
+class NetworkError(TimecraftError):
+    """A network that can't be made as asked: a port in use, an address that isn't the host's, no room for a guest."""
+
+    code = "TC0023"

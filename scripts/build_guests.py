@@ -41,7 +41,8 @@ class Guest:
 
     def command(self, output: Path) -> list[str]:
         verb = ["go", "test", "-c", "-vet=off"] if self.test else ["go", "build"]
-        return [*verb, "-o", str(output), self.package]
+        # The tag is the socket package's: its names are then resolved by the host, and not by a server in the guest.
+        return [*verb, "-tags", "getaddrinfo", "-o", str(output), self.package]
 
 
 class BuildError(Exception):

@@ -8,6 +8,7 @@ require (
 	github.com/itchyny/gojq v0.12.17
 	github.com/mikefarah/yq/v4 v4.44.3
 	github.com/proullon/ramsql v0.1.4
+	github.com/stealthrocket/net v0.2.1
 	github.com/yuin/goldmark v1.7.8
 	mvdan.cc/sh/v3 v3.10.0
 )

@@ -9,5 +9,7 @@ import (
 	_ "github.com/itchyny/gojq/cmd/gojq"
 	_ "github.com/mikefarah/yq/v4"
 	_ "github.com/proullon/ramsql/driver"
+	_ "github.com/stealthrocket/net/http"
+	_ "github.com/stealthrocket/net/wasip1"
 	_ "mvdan.cc/sh/v3/cmd/shfmt"
 )

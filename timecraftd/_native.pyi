@@ -4,7 +4,7 @@ Long calls release the GIL. Errors are the classes of `timecraftd.errors`, raise
 """
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import Literal, TypeAlias, final
 
 from timecraftd.engine.spec import ReplaySpec, ResumeSpec, RunSpec
 
@@ -13,6 +13,8 @@ __all__ = [
     "LogInfo",
     "LogReader",
     "ModuleInfo",
+    "NetworkEvent",
+    "NetworkPort",
     "Outcome",
     "RecoveryReport",
     "build_info",
@@ -79,6 +81,90 @@ class Outcome:
     @property
     def artifact(self) -> Literal["cached", "compiled", "recompiled"]:
         """Where machine code came from; `recompiled`: the cached artifact was damaged."""
+
+Endpoint: TypeAlias = tuple[str, int]
+"""(IP address as text, port)"""
+
+@final
+class NetworkEvent:
+    """Something that a guest asks of the network, or has stopped asking."""
+
+    @property
+    def kind(self) -> Literal["dial", "listen", "resolve", "secure", "closed", "room", "ended"]:
+        """The first four are requests, to be answered.
+
+        `closed`: nobody waits for the answer any more, or the guest has closed the listener. `room`: the listener,
+        which had refused a delivery, has room again. `ended`: the guest is gone, every request is withdrawn, and
+        nothing more comes.
+        """
+    @property
+    def id(self) -> int:
+        """The request; never used again in a port. 0 for `ended`."""
+    @property
+    def transport(self) -> Literal["tcp", "udp"]:
+        """`dial`, `listen`."""
+    @property
+    def address(self) -> Endpoint | None:
+        """`dial`: where to. `listen`: where the guest listens, as it sees it."""
+    @property
+    def source(self) -> Endpoint | None:
+        """`dial`: what the guest has bound the socket to, if it has."""
+    @property
+    def backlog(self) -> int:
+        """`listen`, tcp: how many delivered connections wait for the guest at most."""
+    @property
+    def name(self) -> str:
+        """`resolve`: the name. `secure`: the one that the peer's certificate must bear."""
+    @property
+    def ipv4(self) -> bool:
+        """`resolve`: addresses of this family are wanted."""
+    @property
+    def ipv6(self) -> bool: ...
+    @property
+    def protocols(self) -> list[str]:
+        """`secure`: what the guest offers (ALPN), in order of preference."""
+    @property
+    def fd(self) -> int:
+        """`secure`: the guest's connected socket; whoever took the event owns it. Else -1."""
+
+@final
+class NetworkPort:
+    """One guest's end of the gateway: what it asks beyond its own loopback, and the answers. Thread-safe.
+
+    Made before the run, given as `RunSpec.network`; serves one guest. The guest's thread never waits for Python. A
+    request that is never answered stays pending for the guest until it closes the socket or ends. If the port goes
+    away before its guest, the guest has no network any more.
+
+    Answers take ownership of descriptors that they are given. They return False if nobody waits any more; a
+    descriptor is closed then. They raise ValueError for arguments that can't be, and nothing has happened then.
+    """
+
+    def __new__(cls, ipv4: str | None = None, ipv6: str | None = None, *, requests_max: int = 4096) -> NetworkPort:
+        """The addresses are the guest's own. Above `requests_max` unanswered requests the guest gets EAGAIN, for
+        datagrams ENOBUFS. Raises OSError if there is no descriptor left."""
+    def fileno(self) -> int:
+        """Readable while `take` has something. The port's own: don't close it."""
+    def take(self) -> list[NetworkEvent]:
+        """All that has come since it was last asked."""
+    def refuse(self, id: int, errno: str) -> bool:
+        """`errno` is WASI's name of it: EACCES, ECONNREFUSED, ENOENT, ETIMEDOUT... A refused `listen` leaves the guest
+        with its loopback."""
+    def connected(self, id: int, fd: int, local: Endpoint, peer: Endpoint, protocol: str = "") -> bool:
+        """Answers `dial` with a connected socket, and `secure` with one that carries the clear text.
+
+        `protocol` is the negotiated one (ALPN), empty if none was.
+        """
+    def listening(self, id: int) -> bool:
+        """Answers `listen` for tcp: connections will be delivered."""
+    def deliver(self, id: int, fd: int, local: Endpoint, peer: Endpoint) -> bool:
+        """Hands a connection to a listener; `local` is the guest's side.
+
+        False: its backlog is full, and `room` will follow, or it is closed. The descriptor stays the caller's then.
+        """
+    def bound(self, id: int, fd: int) -> bool:
+        """Answers `listen` for udp with an unconnected socket. `closed` follows when the guest has closed it."""
+    def addresses(self, id: int, addresses: Sequence[str]) -> bool:
+        """Answers `resolve`, in order of preference; not empty."""
 
 @final
 class Guest:

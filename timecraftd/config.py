@@ -26,6 +26,7 @@ class LimitsConfig:
     memory_bytes_max: int = 4096 * MIB
     stack_bytes_max: int = 8 * MIB
     open_files_max: int = 1024
+    sockets_max: int = 1024
     disk_bytes_max: int | None = None
     cpu_s_max: float | None = None
     wall_s_max: float | None = None
@@ -98,6 +99,7 @@ RANGES = {
     "limits.memory_bytes_max": (65536, 4096 * MIB),
     "limits.stack_bytes_max": (64 << 10, 1024 * MIB),
     "limits.open_files_max": (3, 1 << 20),
+    "limits.sockets_max": (0, 1 << 20),
     "record.ring_bytes": (4 * MIB, 1024 * MIB),  # a record of up to 4 MiB must fit
     "record.block_bytes_max": (4 << 10, MIB),
     "record.segment_bytes_max": (MIB, 4096 * MIB),

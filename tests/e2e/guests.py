@@ -231,7 +231,9 @@ class Bench:
             path.write_bytes(wasm)
         return ModuleSpec(str(path), hashlib.sha256(wasm).hexdigest(), str(self.artifacts))
 
-    def run(self, case: Case, scratch: Path, during: Callable[[_native.Guest], None] = lambda _: None) -> Ran:
+    def run(
+        self, case: Case, scratch: Path, during: Callable[[_native.Guest], None] = lambda _: None, **changes: Any
+    ) -> Ran:
         """Runs a prepared case, recorded. `during` is called while it runs. Raises ModuleError and others."""
         (self.work / "log").mkdir()
         spec = RunSpec(
@@ -242,6 +244,7 @@ class Bench:
             limits=LIMITS,
             log=LogSpec(str(self.work / "log"), str(uuid.uuid4()), b"{}"),
             memory_digest=True,
+            **changes,
         )
         stdin, writer = os.pipe2(os.O_CLOEXEC)
         try:

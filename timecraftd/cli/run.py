@@ -74,6 +74,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cpu", metavar="TIME", type=positive_duration_ns, help="CPU time")
     group.add_argument("--timeout", metavar="TIME", type=positive_duration_ns, help="time from start to end")
     group.add_argument("--max-open-files", metavar="N", type=positive_int, help="open descriptors")
+    group.add_argument("--max-sockets", metavar="N", type=positive_int, help="open sockets, descriptors too")
     group.add_argument("--disk", metavar="SIZE", type=size, help="bytes written to mounted directories")
 
 
@@ -222,13 +223,16 @@ def _limits(args: argparse.Namespace, config: Config) -> LimitSpec:
     memory = args.memory if args.memory is not None else limits.memory_bytes_max
     stack = args.stack or limits.stack_bytes_max
     files = args.max_open_files or limits.open_files_max
+    sockets = args.max_sockets or limits.sockets_max
     _check_flag("limits.memory_bytes_max", memory, "--memory")
     _check_flag("limits.stack_bytes_max", stack, "--stack")
     _check_flag("limits.open_files_max", files, "--max-open-files")
+    _check_flag("limits.sockets_max", sockets, "--max-sockets")
     return LimitSpec(
         memory_bytes=memory,
         stack_bytes=stack,
         open_files=files,
+        sockets=sockets,
         disk_bytes=args.disk if args.disk is not None else limits.disk_bytes_max,
         cpu_ns=args.cpu or _ns(limits.cpu_s_max),
         wall_ns=args.timeout or _ns(limits.wall_s_max),

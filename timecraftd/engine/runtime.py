@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from timecraftd._native import Guest as Guest  # noqa: PLC0414
     from timecraftd._native import ModuleInfo as ModuleInfo  # noqa: PLC0414
+    from timecraftd._native import NetworkEvent as NetworkEvent  # noqa: PLC0414
+    from timecraftd._native import NetworkPort as NetworkPort  # noqa: PLC0414
     from timecraftd._native import Outcome as Outcome  # noqa: PLC0414
     from timecraftd.engine.spec import Nans, ReplaySpec, ResumeSpec, RunSpec
 
@@ -37,6 +39,11 @@ class Engine:
         """Validates and describes a module. Raises ModuleError."""
         info: ModuleInfo = self._native.inspect_module(wasm)
         return info
+
+    def network_port(self, ipv4: str | None = None, ipv6: str | None = None) -> NetworkPort:
+        """The end of the network that one guest gets, with the guest's own addresses. Raises OSError."""
+        port: NetworkPort = self._native.NetworkPort(ipv4, ipv6)
+        return port
 
     def run(self, spec: RunSpec) -> Guest:
         """Starts a guest. Raises ModuleError, MountError, LogError, EngineError before anything ran."""

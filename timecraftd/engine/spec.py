@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from timecraftd._native import NetworkPort
 
 MIB = 1 << 20
 
@@ -27,6 +30,8 @@ class LimitSpec:
     memory_bytes: int = 4096 * MIB
     stack_bytes: int = 8 * MIB
     open_files: int = 1024
+    """Open descriptors, sockets included."""
+    sockets: int = 1024
     disk_bytes: int | None = None
     cpu_ns: int | None = None
     wall_ns: int | None = None
@@ -88,6 +93,8 @@ class RunSpec:
     limits: LimitSpec = LimitSpec()
     log: LogSpec | None = None
     """None: not recorded."""
+    network: NetworkPort | None = None
+    """Who answers for the world's network; it serves this run only. None: nothing but the guest's own loopback."""
     trace_fd: int | None = None
     """Descriptor that gets strace-like lines while the guest runs."""
     chaos_ratio: float = 0.0

@@ -173,6 +173,11 @@ impl Errno {
     pub fn from_raw(raw: u16) -> Option<Self> {
         ERRNOS.get(usize::from(raw)).map(|entry| entry.0)
     }
+
+    /// The error of that symbol, `None` if WASI has none.
+    pub fn from_name(name: &str) -> Option<Self> {
+        ERRNOS.iter().find(|(errno, of)| *of == name && *errno != Errno::Success).map(|(errno, _)| *errno)
+    }
 }
 
 impl From<rustix::io::Errno> for Errno {

@@ -7,6 +7,7 @@ mod error;
 mod guest;
 mod log;
 mod module;
+mod network;
 mod spec;
 
 #[pyo3::pymodule]
@@ -17,4 +18,6 @@ mod _native {
     use crate::log::{LogInfo, LogReader, RecoveryReport, log_info, recover_log};
     #[pymodule_export]
     use crate::module::{ModuleInfo, build_info, compile_module, inspect_module, to_wasm};
+    #[pymodule_export]
+    use crate::network::{NetworkEvent, NetworkPort};
 }

@@ -15,6 +15,7 @@ use timecraft_engine::session::{LogOptions, ReplayConfig, ResumeConfig, RunConfi
 use timecraft_log::{Compression, LogConfig, OnFull, Output};
 
 use crate::error;
+use crate::network::NetworkPort;
 
 #[derive(FromPyObject)]
 struct MountSpec {
@@ -28,6 +29,7 @@ struct LimitSpec {
     memory_bytes: u64,
     stack_bytes: usize,
     open_files: u32,
+    sockets: u32,
     disk_bytes: Option<u64>,
     cpu_ns: Option<u64>,
     wall_ns: Option<u64>,
@@ -72,6 +74,7 @@ pub(crate) struct RunSpec {
     stderr_fd: Option<i32>,
     limits: LimitSpec,
     log: Option<LogSpec>,
+    network: Option<Py<NetworkPort>>,
     trace_fd: Option<i32>,
     chaos_ratio: f64,
     chaos_seed: u64,
@@ -185,11 +188,14 @@ impl RunSpec {
             limits: HostLimits {
                 open_files: self.limits.open_files,
                 disk_bytes: self.limits.disk_bytes,
-                ..HostLimits::default()
+                sockets: self.limits.sockets,
             },
             clock: Arc::new(SystemClock),
             random: Box::new(SystemRandom),
-            network: Box::new(NoNetwork),
+            network: match self.network {
+                Some(port) => Box::new(port.get().attach()?),
+                None => Box::new(NoNetwork),
+            },
         };
         Ok(RunConfig {
             guest: guest(self.module, &self.limits, Instrument::None, self.memory_digest)?,

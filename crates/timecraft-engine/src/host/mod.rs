@@ -12,6 +12,7 @@ mod path;
 mod paths;
 mod poll;
 mod quota;
+mod reservation;
 mod restore;
 pub(crate) mod sockets;
 mod stat;
@@ -30,6 +31,7 @@ use self::arguments::Arguments;
 pub use self::config::{HostConfig, HostError, HostLimits, Mount, Stdio};
 use self::environment::Strings;
 use self::quota::Quota;
+use self::reservation::Reservation;
 use self::restore::Resumption;
 use self::sockets::Net;
 use self::stat::stream_rights;
@@ -57,6 +59,7 @@ pub struct Host {
     resumption: Resumption,
     /// Reused from call to call, so that the hot calls allocate nothing.
     scratch: Scratch,
+    _reservation: Reservation,
 }
 
 #[derive(Default)]
@@ -132,6 +135,7 @@ impl Host {
             kill,
             resumption: Resumption::default(),
             scratch: Scratch::default(),
+            _reservation: Reservation::new(&config.limits),
         };
         for (number, stdio) in [config.stdin, config.stdout, config.stderr].into_iter().enumerate() {
             let entry = stream_entry(number as u8, stdio)?;

@@ -16,7 +16,7 @@ use super::socket::{Net, Received, remember};
 use crate::Errno;
 use crate::host::poll::{Meaning, Watch};
 use crate::host::transfer::retry;
-use crate::network::{Address, Answer, Dial, Ticket, Transport};
+use crate::network::{Address, Answer, Bound, Dial, Ticket, Transport};
 
 /// One datagram, bytes: what UDP over IPv4 carries.
 pub(super) const DATAGRAM_BYTES_MAX: usize = 65_507;
@@ -39,7 +39,7 @@ pub(super) struct Datagrams {
 
 #[derive(Debug)]
 struct Published {
-    socket: OwnedFd,
+    bound: Bound,
     strangers: VecDeque<SocketAddr>,
 }
 
@@ -80,14 +80,15 @@ impl Datagrams {
     pub fn settle(&mut self) -> Result<(), Errno> {
         if let Some(reply) = self.asked.as_ref().and_then(Ticket::poll) {
             self.asked = None;
-            if let Ok(Answer::Bound(socket)) = reply {
-                rustix::io::ioctl_fionbio(&socket, true)?;
-                self.published = Some(Published { socket, strangers: VecDeque::new() });
+            if let Ok(Answer::Bound(bound)) = reply {
+                rustix::io::ioctl_fionbio(&bound.socket, true)?;
+                self.published = Some(Published { bound, strangers: VecDeque::new() });
             }
         }
         let Some(reply) = self.dialling.as_ref().and_then(|(_, ticket)| ticket.poll()) else { return Ok(()) };
         let Some((to, _)) = self.dialling.take() else { return Ok(()) };
-        match reply? {
+        // Having too many requests under way isn't what `EAGAIN` says of a datagram socket: that it would wait.
+        match reply.map_err(|errno| if errno == Errno::Again { Errno::Nobufs } else { errno })? {
             Answer::Connected(connection) => {
                 rustix::io::ioctl_fionbio(&connection.socket, true)?;
                 remember(&mut self.flows, FLOWS_MAX, Flow { to, socket: connection.socket });
@@ -143,7 +144,7 @@ impl Datagrams {
     fn send_outside(&mut self, bytes: &[u8], to: SocketAddr, net: &mut Net) -> Result<usize, Errno> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         if let Some(published) = self.published.as_ref().filter(|published| published.strangers.contains(&to)) {
-            return Ok(retry(|| rustix::net::sendto(&published.socket, bytes, flags, &to))?);
+            return Ok(retry(|| rustix::net::sendto(&published.bound.socket, bytes, flags, &to))?);
         }
         if self.flow(to).is_none() && self.dialling.is_none() {
             self.dial(to, net)?;
@@ -163,7 +164,7 @@ impl Datagrams {
             Err(errno) => return Err(errno),
         }
         if let Some(published) = &mut self.published {
-            match receive(&published.socket, bytes, peek) {
+            match receive(&published.bound.socket, bytes, peek) {
                 Ok((count, truncated, Some(from))) => {
                     if !published.strangers.contains(&from) {
                         remember(&mut published.strangers, STRANGERS_MAX, from);
@@ -190,7 +191,7 @@ impl Datagrams {
         if interest.contains(PollFlags::IN) {
             watch.push(self.inbox.descriptor(), PollFlags::IN, Meaning::Itself);
             if let Some(published) = &self.published {
-                watch.push(published.socket.as_fd(), PollFlags::IN, Meaning::Itself);
+                watch.push(published.bound.socket.as_fd(), PollFlags::IN, Meaning::Itself);
             }
             for flow in &self.flows {
                 watch.push(flow.socket.as_fd(), PollFlags::IN, Meaning::Itself);
@@ -205,7 +206,7 @@ impl Datagrams {
     }
 
     pub fn next_bytes(&self) -> u64 {
-        let outside = self.published.iter().map(|published| &published.socket);
+        let outside = self.published.iter().map(|published| &published.bound.socket);
         let outside = outside.chain(self.flows.iter().map(|flow| &flow.socket));
         match self.inbox.next_bytes() as u64 {
             0 => outside

@@ -230,7 +230,7 @@ impl Socket {
             return;
         };
         let connection = match reply {
-            Ok(Answer::Connected(connection)) => Ok(connection),
+            Ok(Answer::Connected(connection) | Answer::Secured(connection, _)) => Ok(connection),
             Ok(_) => Err(Errno::Proto),
             Err(errno) => Err(errno),
         };
@@ -425,7 +425,7 @@ impl Socket {
         let State::Connected(connected) = std::mem::replace(&mut self.state, State::Lost(None)) else {
             return Err(Errno::Notconn);
         };
-        let ticket = net.network.secure(Secure { socket: connected.socket, name });
+        let ticket = net.network.secure(Secure { socket: connected.socket, name, protocols: Vec::new() });
         match self.wait_for(ticket, true) {
             Err(Errno::Inprogress) => Ok(()),
             done => done,

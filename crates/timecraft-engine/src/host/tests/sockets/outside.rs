@@ -199,7 +199,7 @@ fn datagrams_go_out_by_a_dialled_flow_each() {
     guest.nonblock(fd);
     guest.bind(fd, &[0, 0, 0, 0], 53).unwrap();
     let outside = socket.local_addr().unwrap();
-    network.take().1.complete(Ok(Answer::Bound(socket.into())));
+    network.take().1.complete(Ok(Answer::Bound(crate::network::Bound { socket: socket.into(), watcher: None })));
     far.send_to(b"hello", outside).unwrap();
     let stranger = u64::from(far.local_addr().unwrap().port());
     assert_eq!(guest.receive_from(fd, 9), Ok((b"hello".to_vec(), stranger)));

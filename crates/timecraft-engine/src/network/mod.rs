@@ -4,6 +4,8 @@
 //! business of whoever implements [`Network`]. The host asks, goes on, and looks at its [`Ticket`] when the guest wants
 //! to know; what it gets are descriptors that the guest's calls then use directly.
 
+pub mod port;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -105,6 +107,8 @@ pub struct Secure {
     pub socket: OwnedFd,
     /// The peer's name, which its certificate must bear.
     pub name: String,
+    /// Protocols that the guest offers (ALPN), in order of preference.
+    pub protocols: Vec<String>,
 }
 
 /// A connection that is there, as the guest shall see it.
@@ -121,13 +125,48 @@ pub struct Connection {
 pub enum Answer {
     /// To [`Dial`] and [`Secure`].
     Connected(Connection),
+    /// To [`Secure`]: with the protocol that both sides speak (ALPN).
+    Secured(Connection, String),
     /// To [`Listen`] for streams.
     Listening(Listening),
     /// To [`Listen`] for datagrams: an unconnected socket. The guest can send to those who have sent to it; others it
     /// must dial.
-    Bound(OwnedFd),
+    Bound(Bound),
     /// To [`Resolve`]: in order of preference, and not empty.
     Addresses(Vec<IpAddr>),
+}
+
+/// What becomes of a listener that the network may want to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It had refused a connection for want of room, and now has some.
+    Room,
+    /// The guest has closed it.
+    Closed,
+}
+
+/// Is told of changes, on the guest's thread.
+pub type Watcher = Box<dyn Fn(Change) + Send + Sync>;
+
+/// A datagram socket that others can reach.
+pub struct Bound {
+    pub socket: OwnedFd,
+    /// Who wants to know when the guest closes it.
+    pub watcher: Option<Watcher>,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Some(watcher) = &self.watcher {
+            watcher(Change::Closed);
+        }
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bound").field("socket", &self.socket).finish_non_exhaustive()
+    }
 }
 
 /// Where connections from outside come from.
@@ -261,7 +300,15 @@ impl Drop for Ticket {
 impl Promise {
     /// Answers. An answer to a request that was withdrawn is dropped, and its descriptors with it.
     pub fn complete(self, reply: Reply) {
-        self.answer(reply);
+        let _ = self.offer(reply);
+    }
+
+    /// Answers, or hands the answer back: nobody waits for it any more.
+    ///
+    /// # Errors
+    /// The answer itself.
+    pub fn offer(self, reply: Reply) -> Result<(), Reply> {
+        self.answer(reply)
     }
 
     /// Whether nobody waits for the answer any more.
@@ -269,25 +316,24 @@ impl Promise {
         lock(&self.0.state).withdrawn
     }
 
-    fn answer(&self, reply: Reply) {
+    fn answer(&self, reply: Reply) -> Result<(), Reply> {
         let mut state = lock(&self.0.state);
-        if state.done {
-            return;
+        if state.done || state.withdrawn {
+            return Err(reply);
         }
         state.done = true;
-        if !state.withdrawn {
-            state.reply = Some(reply);
-        }
+        state.reply = Some(reply);
         if let Some(event) = &self.0.event {
             // A full counter still polls as readable.
             let _ = rustix::io::write(event, &1u64.to_ne_bytes());
         }
+        Ok(())
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        self.answer(Err(Errno::Connaborted));
+        let _ = self.answer(Err(Errno::Connaborted));
     }
 }
 
@@ -304,11 +350,11 @@ impl fmt::Debug for Promise {
 }
 
 /// Connections on their way to a guest that listens.
-#[derive(Debug)]
 pub struct Arrivals {
     waiting: Mutex<Waiting>,
     /// Readable while there are any.
     event: OwnedFd,
+    watcher: Option<Watcher>,
 }
 
 #[derive(Debug)]
@@ -316,6 +362,8 @@ struct Waiting {
     connections: VecDeque<Connection>,
     max: usize,
     closed: bool,
+    /// Whether one was handed back for want of room, and nobody has been told of room since.
+    refused: bool,
 }
 
 impl Arrivals {
@@ -325,8 +373,20 @@ impl Arrivals {
     /// When this process has no descriptors left.
     pub fn new(max: usize) -> std::io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let waiting = Waiting { connections: VecDeque::new(), max, closed: false };
-        Ok(Arrivals { waiting: Mutex::new(waiting), event })
+        let waiting = Waiting { connections: VecDeque::new(), max, closed: false, refused: false };
+        Ok(Arrivals { waiting: Mutex::new(waiting), event, watcher: None })
+    }
+
+    /// The same, with somebody who is told of changes.
+    #[must_use]
+    pub fn watched(self, watcher: Watcher) -> Self {
+        Arrivals { watcher: Some(watcher), ..self }
+    }
+
+    fn tell(&self, change: Change) {
+        if let Some(watcher) = &self.watcher {
+            watcher(change);
+        }
     }
 
     /// Hands over a connection, or hands it back: the guest is not listening any more, or has too many waiting.
@@ -336,6 +396,7 @@ impl Arrivals {
     pub fn push(&self, connection: Connection) -> Result<(), Connection> {
         let mut waiting = lock(&self.waiting);
         if waiting.closed || waiting.connections.len() >= waiting.max {
+            waiting.refused = true;
             return Err(connection);
         }
         waiting.connections.push_back(connection);
@@ -356,6 +417,11 @@ impl Arrivals {
         if connection.is_some() && waiting.connections.is_empty() {
             let _ = rustix::io::read(&self.event, &mut [0; 8]);
         }
+        let has_room_again = connection.is_some() && std::mem::take(&mut waiting.refused);
+        drop(waiting);
+        if has_room_again {
+            self.tell(Change::Room);
+        }
         connection
     }
 
@@ -363,10 +429,18 @@ impl Arrivals {
         let mut waiting = lock(&self.waiting);
         waiting.closed = true;
         waiting.connections.clear();
+        drop(waiting);
+        self.tell(Change::Closed);
     }
 
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
+    }
+}
+
+impl fmt::Debug for Arrivals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arrivals").field("waiting", &self.waiting).finish_non_exhaustive()
     }
 }
 

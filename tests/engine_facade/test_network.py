@@ -1,0 +1,166 @@
+"""A guest's end of the gateway, served by a plain loop of selectors."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import threading
+
+import pytest
+
+from tests.e2e.cli import artifacts_folder
+from tests.e2e.guests import BUILT, Bench, Case
+from timecraftd.engine.runtime import Engine
+
+GUEST = BUILT / "outside.wasm"
+SERVER_IP = "192.0.2.7"
+CONNECTIONS = 40
+WAIT_S = 60
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """Runs and replays guests in this process."""
+    (tmp_path / "bench").mkdir()
+    return Bench(tmp_path / "bench", artifacts_folder())
+
+
+def open_descriptors() -> int:
+    """Of this process."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def echo(server: socket.socket) -> None:
+    """Answers one line of one connection."""
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(b"echo " + connection.recv(100))
+
+
+class Gateway:
+    """Answers a guest: one name, one server behind it, and callers for its listener."""
+
+    def __init__(self, port, server: socket.socket) -> None:
+        self.port = port
+        self.server = server
+        self.kinds: list[str] = []
+        self.callers: list[socket.socket] = []
+        self.waiting: list[socket.socket] = []
+        self.listener = 0
+
+    def serve(self) -> None:
+        """Until the guest ends."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.port.fileno(), selectors.EVENT_READ)
+            while "ended" not in self.kinds:
+                assert selector.select(WAIT_S), "the guest is silent"
+                for event in self.port.take():
+                    self.kinds.append(event.kind)
+                    getattr(self, f"on_{event.kind}", lambda _: None)(event)
+
+    def on_resolve(self, event) -> None:
+        assert (event.name, event.ipv4) == ("db.internal", True)
+        assert self.port.addresses(event.id, [SERVER_IP])
+
+    def on_dial(self, event) -> None:
+        assert (event.transport, event.source, event.fd) == ("tcp", None, -1)
+        if event.address != (SERVER_IP, 5432):
+            assert self.port.refuse(event.id, "EACCES")
+            return
+        connection = socket.create_connection(self.server.getsockname())
+        assert self.port.connected(event.id, connection.detach(), ("10.0.0.2", 40000), event.address)
+
+    def on_listen(self, event) -> None:
+        assert (event.transport, event.address) == ("tcp", ("0.0.0.0", 8080))
+        assert event.backlog > 0
+        self.listener = event.id
+        assert self.port.listening(event.id)
+        for number in range(CONNECTIONS):
+            near, far = socket.socketpair()
+            far.sendall(b"%d\n" % number)
+            self.callers.append(far)
+            self.waiting.append(near)
+        self.on_room(event)
+
+    def on_room(self, _event) -> None:
+        while self.waiting:
+            near = self.waiting[0]
+            if not self.port.deliver(self.listener, near.fileno(), ("10.0.0.2", 8080), ("198.51.100.1", 1234)):
+                return
+            self.waiting.pop(0).detach()
+
+
+def test_a_guest_on_the_network(bench, tmp_path):
+    """It resolves, dials, is refused, listens and is reached; the replay needs nobody."""
+    before = open_descriptors()
+    server = socket.create_server(("127.0.0.1", 0))
+    server.settimeout(WAIT_S)
+    port = Engine().network_port("10.0.0.2")
+    gateway = Gateway(port, server)
+    threads = [threading.Thread(target=gateway.serve), threading.Thread(target=echo, args=(server,))]
+    case = Case("outside", GUEST, args=["db.internal:5432", str(CONNECTIONS)])
+    for thread in threads:
+        thread.start()
+    ran = bench.run(case, tmp_path, network=port)
+    for thread in threads:
+        thread.join()
+    assert (ran.outcome.kind, ran.outcome.code) == ("exit", 0), ran.stdout
+    lines = ran.stdout.decode().splitlines()
+    assert lines[0] == f"dialled {SERVER_IP}:5432: echo hello"
+    assert lines[1].startswith("refused: ")
+    assert lines[2:] == ["listening", f"served {CONNECTIONS}"]
+    assert gateway.kinds[:4] == ["resolve", "dial", "dial", "listen"]
+    assert set(gateway.kinds[4:]) <= {"room", "closed", "ended"}
+    said = [caller.recv(100) for caller in gateway.callers]
+    assert said == [b"you said %d\n" % number for number in range(CONNECTIONS)]
+    assert bench.replay(GUEST).end == ran.end
+    for leftover in (server, *gateway.callers):
+        leftover.close()
+    del port, gateway
+    assert open_descriptors() == before
+
+
+def test_nobody_waits_for_unknown_requests():
+    """Then descriptors are closed, except what should be delivered."""
+    port = Engine().network_port()
+    here, there = ("10.0.0.2", 1), ("10.0.0.3", 2)
+    near, far = socket.socketpair()
+    with far:
+        assert not port.deliver(1, near.fileno(), here, there)
+        assert not port.connected(1, near.detach(), here, there)
+        assert far.recv(1) == b""
+    assert not port.refuse(1, "EACCES")
+    assert not port.addresses(1, ["::1"])
+    assert not port.listening(1)
+    assert port.take() == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda port: port.refuse(1, "ENOTHING"),
+        lambda port: port.refuse(1, "ESUCCESS"),
+        lambda port: port.addresses(1, []),
+        lambda port: port.addresses(1, ["localhost"]),
+        lambda port: port.connected(1, -1, ("10.0.0.1", 1), ("10.0.0.1", 1)),
+        lambda port: port.connected(1, 0, ("nowhere", 1), ("10.0.0.1", 1)),
+        lambda port: type(port)("::1"),
+    ],
+)
+def test_wrong_arguments(wrong):
+    """Are told, and nothing has happened."""
+    with pytest.raises(ValueError, match=r"."):
+        wrong(Engine().network_port())
+    os.fstat(0)
+
+
+def test_a_port_serves_one_guest(bench, tmp_path):
+    """The second one is refused."""
+    port = Engine().network_port()
+    hello = Case("hello", BUILT.parent / "hello.wat")
+    bench.run(hello, tmp_path, network=port)
+    assert [event.kind for event in port.take()] == ["ended"]
+    (bench.work / "log").rename(bench.work / "first")
+    with pytest.raises(ValueError, match="serves a guest already"):
+        bench.run(hello, tmp_path, network=port)

@@ -82,7 +82,7 @@ class Outcome:
     def artifact(self) -> Literal["cached", "compiled", "recompiled"]:
         """Where machine code came from; `recompiled`: the cached artifact was damaged."""
 
-Endpoint: TypeAlias = tuple[str, int]
+_Endpoint: TypeAlias = tuple[str, int]
 """(IP address as text, port)"""
 
 @final
@@ -104,10 +104,10 @@ class NetworkEvent:
     def transport(self) -> Literal["tcp", "udp"]:
         """`dial`, `listen`."""
     @property
-    def address(self) -> Endpoint | None:
+    def address(self) -> _Endpoint | None:
         """`dial`: where to. `listen`: where the guest listens, as it sees it."""
     @property
-    def source(self) -> Endpoint | None:
+    def source(self) -> _Endpoint | None:
         """`dial`: what the guest has bound the socket to, if it has."""
     @property
     def backlog(self) -> int:
@@ -149,14 +149,14 @@ class NetworkPort:
     def refuse(self, id: int, errno: str) -> bool:
         """`errno` is WASI's name of it: EACCES, ECONNREFUSED, ENOENT, ETIMEDOUT... A refused `listen` leaves the guest
         with its loopback."""
-    def connected(self, id: int, fd: int, local: Endpoint, peer: Endpoint, protocol: str = "") -> bool:
+    def connected(self, id: int, fd: int, local: _Endpoint, peer: _Endpoint, protocol: str = "") -> bool:
         """Answers `dial` with a connected socket, and `secure` with one that carries the clear text.
 
         `protocol` is the negotiated one (ALPN), empty if none was.
         """
     def listening(self, id: int) -> bool:
         """Answers `listen` for tcp: connections will be delivered."""
-    def deliver(self, id: int, fd: int, local: Endpoint, peer: Endpoint) -> bool:
+    def deliver(self, id: int, fd: int, local: _Endpoint, peer: _Endpoint) -> bool:
         """Hands a connection to a listener; `local` is the guest's side.
 
         False: its backlog is full, and `room` will follow, or it is closed. The descriptor stays the caller's then.

@@ -143,9 +143,9 @@ impl NetworkPort {
         Ok(self.0.refuse(id, errno))
     }
 
-    #[pyo3(signature = (id, fd, local, peer, protocol=String::new()))]
-    fn connected(&self, id: u64, fd: RawFd, local: Endpoint, peer: Endpoint, protocol: String) -> PyResult<bool> {
-        Ok(self.0.connected(id, connection(fd, &local, &peer)?, protocol))
+    #[pyo3(signature = (id, fd, local, peer, protocol=""))]
+    fn connected(&self, id: u64, fd: RawFd, local: Endpoint, peer: Endpoint, protocol: &str) -> PyResult<bool> {
+        Ok(self.0.connected(id, connection(fd, &local, &peer)?, protocol.to_owned()))
     }
 
     fn listening(&self, id: u64) -> bool {

@@ -173,7 +173,7 @@ impl Port {
             }
         };
         let (listener, answer) = match make(kind, Box::new(watcher)) {
-            Ok(made) => made,
+            Ok(both) => both,
             Err(errno) => {
                 promise.complete(Err(errno));
                 return false;

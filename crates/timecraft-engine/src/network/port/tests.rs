@@ -84,7 +84,7 @@ fn requests_are_told_and_answered_across_threads() {
             ids.push(event.id());
             match event {
                 Event::Dial(id, request) => {
-                    assert_eq!(request.to, ([192, 0, 2, 1], 80).into());
+                    assert_eq!(request.to, std::net::SocketAddr::from(([192, 0, 2, 1], 80)));
                     let (near, far) = connection();
                     assert!(port.connected(id, near, String::new()));
                     assert!(!port.refuse(id, Errno::Acces), "it is answered");

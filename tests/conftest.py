@@ -1,13 +1,14 @@
 """What all tests share: skips are loud, the user's own state is out of reach, the command line is at hand."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random, randrange
 
 import pytest
 
-from tests.e2e.cli import Cli
+from tests.e2e.cli import Cli, artifacts_folder
 
 # Tests must see neither the user's state nor settings.
 for name in [name for name in os.environ if name.startswith("TIMECRAFT_")]:
@@ -25,6 +26,16 @@ def scratch(tmp_path: Path) -> Path:
     """What a guest may be given a part of."""
     (tmp_path / "scratch").mkdir()
     return tmp_path / "scratch"
+
+
+@pytest.fixture
+def bench(tmp_path: Path):
+    """Runs and replays guests in this process."""
+    from tests.e2e.guests import Bench  # needs the extension, which few tests do
+
+    (tmp_path / "bench").mkdir()
+    yield Bench(tmp_path / "bench", artifacts_folder())
+    shutil.rmtree(tmp_path / "bench")
 
 
 @pytest.fixture

@@ -9,21 +9,13 @@ import threading
 
 import pytest
 
-from tests.e2e.cli import artifacts_folder
-from tests.e2e.guests import BUILT, Bench, Case
+from tests.e2e.guests import BUILT, Case
 from timecraftd.engine.runtime import Engine
 
 GUEST = BUILT / "outside.wasm"
 SERVER_IP = "192.0.2.7"
 CONNECTIONS = 40
 WAIT_S = 60
-
-
-@pytest.fixture
-def bench(tmp_path):
-    """Runs and replays guests in this process."""
-    (tmp_path / "bench").mkdir()
-    return Bench(tmp_path / "bench", artifacts_folder())
 
 
 def open_descriptors() -> int:

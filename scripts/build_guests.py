@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Build the Go guests of the tests and benchmarks for wasip1.
 
-Guests go to tests/guests/build, tests/guests/build/real and benchmarks/guests/build, which git ignores. A guest is
+Guests go to tests/guests/build and folders in it, and to benchmarks/guests/build, which git ignores. A guest is
 built again only if its sources, the Go version or its build command changed. Needs Python 3.11 and Go; .wat guests
 need no build.
 """
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests" / "guests"
 BENCHMARKS = ROOT / "benchmarks" / "guests"
 DEMO = "mapdemo"
-GROUPS = ("tests", "bench", "real", "demo")
+GROUPS = ("tests", "net", "bench", "real", "demo")
 MINIMUM_GO = (1, 24)
 SOURCES = {".go", ".mod", ".sum"}
 
@@ -71,6 +71,8 @@ def guests_of(group: str) -> list[Guest]:
     match group:
         case "tests":
             return list(packages(TESTS / "go", TESTS / "build"))
+        case "net":
+            return list(packages(TESTS / "net", TESTS / "build" / "net"))
         case "demo":
             return [guest for guest in packages(TESTS / "go", TESTS / "build") if guest.output.stem == DEMO]
         case "bench":
@@ -154,7 +156,7 @@ def main() -> int:
     parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     options = parser.parse_args()
 
-    selected = options.only or ("tests", "bench", "real")
+    selected = options.only or ("tests", "net", "bench", "real")
     guests = list(dict.fromkeys(guest for group in selected for guest in guests_of(group)))
     if options.list:
         print(*(guest.output.relative_to(ROOT) for guest in guests), sep="\n")

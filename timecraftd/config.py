@@ -73,6 +73,28 @@ class ImportConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """The gateway between guests and the network."""
+
+    guests_ipv4: str = "10.86.0.0/16"
+    """Ranges that guests' own addresses are taken from."""
+    guests_ipv6: str = "fd74:696d:6563::/64"
+    ca_file: str = ""
+    """PEM file of the authorities that host TLS trusts; empty: the system's."""
+    connect_s_max: float = 30.0
+    lookup_s_max: float = 10.0
+    handshake_s_max: float = 10.0
+    names_s_max: float = 3600.0
+    """How long a rule with a name admits an address that the name had."""
+    names_max: int = 4096
+    """Addresses of one guest that are remembered with their names."""
+    dials_max: int = 8192
+    """Connections that are being made at one time; one guest may make half of them."""
+    lookups_max: int = 8
+    """Names that are looked up at one time for one guest."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be configured."""
 
@@ -82,6 +104,7 @@ class Config:
     cache: CacheConfig = field(default_factory=CacheConfig)
     restart: RestartConfig = field(default_factory=RestartConfig)
     imports: ImportConfig = field(default_factory=ImportConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
     source: str = ""
     """The file that was read; empty if none was."""
     debug: bool = False
@@ -103,11 +126,23 @@ RANGES = {
     "record.ring_bytes": (4 * MIB, 1024 * MIB),  # a record of up to 4 MiB must fit
     "record.block_bytes_max": (4 << 10, MIB),
     "record.segment_bytes_max": (MIB, 4096 * MIB),
+    "network.names_max": (1, 1 << 20),
+    "network.dials_max": (2, 1 << 20),
+    "network.lookups_max": (1, 256),
 }
 """Smallest and largest value of the keys where it matters."""
-ABOVE_ZERO = ("limits.cpu_s_max", "limits.wall_s_max", "limits.log_bytes_per_s_max", "record.log_bytes_max")
+ABOVE_ZERO = (
+    "limits.cpu_s_max",
+    "limits.wall_s_max",
+    "limits.log_bytes_per_s_max",
+    "record.log_bytes_max",
+    "network.connect_s_max",
+    "network.lookup_s_max",
+    "network.handshake_s_max",
+    "network.names_s_max",
+)
 """Bounds below which nothing at all could run."""
-SECTIONS = ("limits", "record", "cache", "restart", "imports")
+SECTIONS = ("limits", "record", "cache", "restart", "imports", "network")
 
 
 def load_config(environ: Mapping[str, str] | None = None) -> Config:

@@ -35,6 +35,11 @@ def normalise_name(text: str) -> str:
     return name
 
 
+def printable(text: str) -> str:
+    """A name as a guest has sent it, for people: bounded, and without control characters."""
+    return ascii(text[:NAME_CHARACTERS_MAX])[1:-1]
+
+
 def is_below(name: str, suffix: str) -> bool:
     """Whether a normalised name is a proper subdomain."""
     return name.endswith("." + suffix)

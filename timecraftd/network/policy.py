@@ -7,6 +7,7 @@ allowing rule only if that rule's own range is special too: neither `*` nor a ho
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -39,13 +40,17 @@ class Target:
             case "host":
                 return peer.host
             case "guest":
-                return peer.guest is not None and self.name in ("", peer.guest)
+                return peer.guest is not None and self.covers_guest(peer.guest)
             case _:
                 return any(self.covers_name(name) for name in peer.names) and not (strictly and peer.special)
 
     def covers_name(self, name: str) -> bool:
         """Whether a host's name is meant."""
         return name == self.name if self.kind == "name" else self.kind == "below" and is_below(name, self.name)
+
+    def covers_guest(self, name: str) -> bool:
+        """Whether another guest is meant, by its name."""
+        return self.kind == "guest" and self.name in ("", name)
 
     def _covers_address(self, peer: Peer, *, strictly: bool) -> bool:
         assert self.network is not None, "what makes targets sees to it"
@@ -121,6 +126,9 @@ class Decision:
     """Why, if no rule says so."""
 
 
+Covers = Callable[[Target], bool]
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Rules in their order."""
@@ -137,27 +145,37 @@ class Policy:
         return Decision(False, None, self._why_denied(peer))
 
     def decide_name(self, name: str) -> Decision:
-        """Whether a name may be looked up: only if some connection to what it means could be allowed."""
-        for rule in self.rules:
-            if rule.direction != "out":
-                continue
-            covered = rule.target.kind == "any" or rule.target.covers_name(name)
-            if rule.verdict == "deny" and covered and rule.is_total:
-                return Decision(False, rule)
-            if rule.verdict == "allow" and (covered or rule.target.kind == "network"):
-                return Decision(True, rule)
-        return Decision(False, None, "no rule allows the name or any range of addresses")
+        """Whether a host's name may be looked up: only if some connection to what it means could be allowed."""
+        return self._decide_some(
+            lambda target: target.kind in ("any", "network") or target.covers_name(name),
+            lambda target: target.kind == "any" or target.covers_name(name),
+            "no rule allows the name or any range of addresses",
+        )
+
+    def decide_guest(self, name: str) -> Decision:
+        """Whether the addresses of another guest may be known, likewise."""
+        return self._decide_some(
+            lambda target: target.covers_guest(name),
+            lambda target: target.kind == "any" or target.covers_guest(name),
+            f"no rule allows this guest (`guest:{name}`)",
+        )
 
     def decide_address(self, peer: Peer) -> Decision:
         """Whether some port of the peer could be reached: whether an answer with this address is passed on."""
+        return self._decide_some(
+            lambda target: target.covers(peer, strictly=True),
+            lambda target: target.covers(peer, strictly=False),
+            self._why_denied(peer),
+        )
+
+    def _decide_some(self, allows: Covers, denies: Covers, otherwise: str) -> Decision:
+        """Whether any connection could be allowed: a rule that denies counts only if it leaves no port."""
         for rule in self.rules:
-            if rule.direction != "out":
-                continue
-            if rule.verdict == "allow" and rule.target.covers(peer, strictly=True):
+            if rule.direction == "out" and rule.verdict == "allow" and allows(rule.target):
                 return Decision(True, rule)
-            if rule.verdict == "deny" and rule.is_total and rule.target.covers(peer, strictly=False):
+            if rule.direction == "out" and rule.verdict == "deny" and rule.is_total and denies(rule.target):
                 return Decision(False, rule)
-        return Decision(False, None, self._why_denied(peer))
+        return Decision(False, None, otherwise)
 
     @staticmethod
     def _why_denied(peer: Peer) -> str:

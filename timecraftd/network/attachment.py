@@ -1,0 +1,355 @@
+"""One guest at the gateway: takes what it asks for, and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from timecraftd.config import NetworkConfig
+from timecraftd.network import dial
+from timecraftd.network.addresses import parse_address
+from timecraftd.network.answers import Answers
+from timecraftd.network.decisions import What, logger
+from timecraftd.network.guest import Guest, subject
+from timecraftd.network.intake import Intake
+from timecraftd.network.lookups import Lookups, gai_errno
+from timecraftd.network.names import normalise_name, printable
+from timecraftd.network.port import Endpoint, NetworkEvent, os_error, wasi_errno
+from timecraftd.network.publish import Published
+from timecraftd.network.resolve import RefusedError, Resolver
+from timecraftd.network.tls import Contexts, Session, TlsError
+
+PORT_CHOSEN_MIN = 49152
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all guests of a gateway share."""
+
+    config: NetworkConfig
+    lookups: Lookups
+    contexts: Contexts
+    dials: asyncio.Semaphore
+    monotonic: Callable[[], float] = time.monotonic
+
+
+class Attachment:
+    """A guest that is being served. Lives on the gateway's loop."""
+
+    def __init__(self, guest: Guest, services: Services, published: list[Published]) -> None:
+        """Owns the published sockets and the guest's membership from now on."""
+        config = services.config
+        self.guest = guest
+        self.published = published
+        self.ended = asyncio.Event()
+        """Set when the guest is gone, by it or by who wants it to be."""
+        self.hurry = asyncio.Event()
+        """Set when nobody waits for TLS connections any longer."""
+        self._services = services
+        self._port = guest.port
+        self._answers = Answers(config.names_max, config.names_s_max, services.monotonic)
+        self._resolver = Resolver(guest, self._answers, services.lookups, services.monotonic)
+        self._dials = asyncio.Semaphore(config.dials_max // 2)
+        self._next_port = PORT_CHOSEN_MIN
+        self._requests: dict[int, asyncio.Task[None]] = {}
+        self._relays: set[asyncio.Task[None]] = set()
+        self._intakes: dict[int, Intake] = {}
+        self._listeners: dict[int, int] = {}
+        """Listener to port."""
+        self._neighbours: dict[int, asyncio.Task[None]] = {}
+        """Port to what serves its neighbours."""
+        self._loop = asyncio.get_running_loop()
+        self._servers = [self._task(self._serve(each, listener)) for each in published for listener in each.listeners]
+        self._loop.add_reader(self._port.fileno(), self._take)
+
+    async def close(self, linger_s: float) -> None:
+        """Withdraws all requests and closes what is open. TLS connections may take a while to send what they hold."""
+        self._loop.remove_reader(self._port.fileno())
+        tasks = [*self._requests.values(), *self._servers, *self._neighbours.values()]
+        for port in list(self._neighbours):
+            self._stop_neighbours(port)
+        await _cancelled(tasks)
+        for each in self.published:
+            each.close()
+        if self.guest.member is not None:
+            self.guest.member.leave()
+        if self._relays:
+            hurry = self._task(self._until_hurry())
+            sent = self._task(_all_done(self._relays))
+            await asyncio.wait({sent, hurry}, timeout=linger_s, return_when=asyncio.FIRST_COMPLETED)
+            await _cancelled([hurry, sent, *self._relays])
+
+    def snapshot(self) -> dict[str, Any]:
+        """The guest's network as JSON: addresses, published ports, and what was decided."""
+        return {
+            "addresses": [self.guest.own_address(4), self.guest.own_address(6)],
+            "published": [str(each.publication) for each in self.published],
+            **self.guest.decisions.snapshot(),
+        }
+
+    async def _until_hurry(self) -> None:
+        await self.hurry.wait()
+
+    # ---- what the guest asks for
+
+    def _take(self) -> None:
+        for event in self._port.take():
+            try:
+                self._handle(event)
+            except Exception:  # noqa: BLE001 (one request's trouble mustn't be the others')
+                logger.exception("a guest's request failed in the gateway")
+                self._port.refuse(event.id, "EIO")
+
+    def _handle(self, event: NetworkEvent) -> None:
+        match event.kind:
+            case "dial":
+                self._dial(event)
+            case "resolve":
+                self._start(event.id, self._resolve(event))
+            case "listen":
+                (self._listen if event.transport == "tcp" else self._bind)(event)
+            case "secure":
+                raw = socket.socket(fileno=event.fd)
+                self._start(event.id, self._secure(event, raw), otherwise=raw.close)
+            case "room":
+                if event.id in self._listeners:
+                    self._intakes[self._listeners[event.id]].has_room()
+            case "closed":
+                self._closed(event.id)
+            case "ended":
+                self._loop.remove_reader(self._port.fileno())
+                self.ended.set()
+
+    def _closed(self, request: int) -> None:
+        if request in self._requests:
+            self._requests[request].cancel()
+        port = self._listeners.pop(request, None)
+        if port is not None:
+            self._intakes[port].closed(request)
+            if not self._intakes[port].is_listening:
+                self._stop_neighbours(port)
+
+    def _start(
+        self, request: int, work: Coroutine[Any, Any, None], *, otherwise: Callable[[], None] | None = None
+    ) -> None:
+        """Works on a request; `otherwise` is called if that is cancelled or fails."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            del self._requests[request]
+            if task.cancelled() or task.exception():
+                if otherwise is not None:
+                    otherwise()
+                self._port.refuse(request, "EIO")
+
+        self._requests[request] = self._task(work)
+        self._requests[request].add_done_callback(done)
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        task.add_done_callback(_log_failure)
+        return task
+
+    # ---- dialling
+
+    def _dial(self, event: NetworkEvent) -> None:
+        assert event.address is not None, "a dial leads somewhere"
+        try:
+            route = dial.route(self.guest, self._answers, event.address, event.transport)
+        except ValueError:
+            self._port.refuse(event.id, "EINVAL")
+            return
+        decision = self.guest.policy.decide("out", route.peer)
+        self.guest.decisions.decided("dial", subject(route.peer), decision)
+        if not decision.allowed:
+            self._port.refuse(event.id, "EACCES")
+        elif route.number is not None and (route.neighbour is None or event.transport == "udp"):
+            reason = "guests speak only TCP with each other" if route.neighbour else "no such guest is running"
+            self._fail(event, "dial", subject(route.peer), "EHOSTUNREACH", reason)
+        elif event.transport == "udp":
+            try:
+                self._connected(event, dial.connect_datagrams(route.peer))
+            except OSError as error:
+                self._fail(event, "dial", subject(route.peer), wasi_errno(error.errno), os_error(error))
+        else:
+            self._start(event.id, self._connect(event, route))
+
+    async def _connect(self, event: NetworkEvent, route: dial.Route) -> None:
+        timeout_s = self._services.config.connect_s_max
+        try:
+            async with self._dials, self._services.dials, asyncio.timeout(timeout_s):
+                if route.neighbour is not None:
+                    source = (event.source and event.source[1]) or self._choose_port()
+                    connection = await dial.call(self.guest, route.neighbour, route.peer, source)
+                    self._connected(event, connection, source)
+                else:
+                    self._connected(event, await dial.connect(route.peer))
+        except TimeoutError:
+            self._fail(event, "dial", subject(route.peer), "ETIMEDOUT", f"no answer within {timeout_s:g} s")
+        except OSError as error:
+            self._fail(event, "dial", subject(route.peer), wasi_errno(error.errno), os_error(error))
+
+    def _connected(self, event: NetworkEvent, connection: socket.socket, source: int = 0) -> None:
+        """Hands over a connection. The guest sees its own address, and whom it has dialled."""
+        assert event.address is not None, "a dial leads somewhere"
+        port = source or (event.source and event.source[1]) or connection.getsockname()[1]
+        local = (self.guest.own_address(_version(event.address)), port)
+        self._port.connected(event.id, connection.detach(), local, event.address)
+
+    def _choose_port(self) -> int:
+        """A port for a connection that has none of the host's."""
+        chosen = self._next_port
+        self._next_port = chosen + 1 if chosen < 65535 else PORT_CHOSEN_MIN
+        return chosen
+
+    def _fail(self, event: NetworkEvent, what: What, about: str, errno: str, reason: str) -> None:
+        """Something that was granted doesn't work."""
+        self.guest.decisions.failed(what, about, reason)
+        self._port.refuse(event.id, errno)
+
+    # ---- names
+
+    async def _resolve(self, event: NetworkEvent) -> None:
+        timeout_s = self._services.config.lookup_s_max
+        about = printable(event.name)
+        try:
+            name = normalise_name(event.name)
+            found = self._resolver.known(name)
+            if found is None:
+                async with asyncio.timeout(timeout_s):
+                    found = await self._resolver.look_up(name, event.ipv4, event.ipv6)
+            wanted = [str(each) for each in found if (event.ipv4 if each.version == 4 else event.ipv6)]
+            if wanted:
+                self._port.addresses(event.id, wanted)
+            else:
+                self._port.refuse(event.id, "ENOENT")
+        except RefusedError as refused:
+            if refused.reason:
+                self.guest.decisions.failed("resolve", about, refused.reason)
+            self._port.refuse(event.id, refused.errno)
+        except ValueError as error:
+            self._fail(event, "resolve", about, "ENOENT", f"the name {error}")
+        except TimeoutError:
+            self._fail(event, "resolve", about, "ETIMEDOUT", f"no answer within {timeout_s:g} s")
+        except socket.gaierror as error:
+            self._fail(event, "resolve", about, gai_errno(error), str(error.args[-1]))
+        except OSError as error:
+            self._fail(event, "resolve", about, wasi_errno(error.errno), os_error(error))
+
+    # ---- listening
+
+    def _listen(self, event: NetworkEvent) -> None:
+        assert event.address is not None, "a listener listens somewhere"
+        port = event.address[1]
+        is_published = any(each.leads_to(port, "tcp") for each in self.published)
+        if self.guest.member is not None and port not in self._neighbours:
+            try:
+                listener = self.guest.member.listen(port)
+            except OSError as error:
+                self.guest.decisions.failed(
+                    "listen", f"tcp port {port}", f"neighbours can't reach it: {os_error(error)}"
+                )
+            else:
+                task = self._neighbours[port] = self._task(self._intake(port).serve_neighbours(listener))
+                task.add_done_callback(lambda _: listener.close())
+        if not is_published and port not in self._neighbours:
+            self._port.refuse(event.id, "EADDRNOTAVAIL")  # nobody could reach it
+        elif self._port.listening(event.id):
+            self._listeners[event.id] = port
+            self._intake(port).opened(event.id, _version(event.address))
+        elif not self._intake(port).is_listening:
+            self._stop_neighbours(port)
+
+    def _bind(self, event: NetworkEvent) -> None:
+        assert event.address is not None, "a socket is bound somewhere"
+        version = _version(event.address)
+        for each in self.published:
+            if each.leads_to(event.address[1], "udp") and version in each.sockets:
+                # The guest may close it and bind again, so it gets a duplicate.
+                self._port.bound(event.id, os.dup(each.sockets[version].fileno()))
+                return
+        self._port.refuse(event.id, "EADDRNOTAVAIL")
+
+    def _intake(self, port: int) -> Intake:
+        if port not in self._intakes:
+            self._intakes[port] = Intake(self.guest, port)
+        return self._intakes[port]
+
+    async def _serve(self, published: Published, listener: socket.socket) -> None:
+        await self._intake(published.publication.guest_port).serve_published(listener)
+
+    def _stop_neighbours(self, port: int) -> None:
+        task = self._neighbours.pop(port, None)
+        if task is not None and self.guest.member is not None:
+            self.guest.member.unlisten(port)
+            task.cancel()
+
+    # ---- TLS
+
+    async def _secure(self, event: NetworkEvent, raw: socket.socket) -> None:
+        about = printable(event.name)
+        try:
+            session = Session(raw, await self._services.contexts.get(event.protocols), event.name)
+            await session.handshake(self._services.config.handshake_s_max)
+        except TlsError as error:
+            raw.close()
+            self._fail(event, "secure", about, error.errno, error.reason)
+            return
+        local, peer = self._ends(event, raw)
+        plain, theirs = socket.socketpair()
+        plain.setblocking(False)
+
+        def close(_: object) -> None:
+            raw.close()
+            plain.close()
+
+        if self._port.connected(event.id, theirs.detach(), local, peer, session.protocol):
+            relay = self._task(self._relay(session, plain, about))
+            self._relays.add(relay)
+            relay.add_done_callback(self._relays.discard)
+            relay.add_done_callback(close)
+        else:
+            close(None)
+
+    async def _relay(self, session: Session, plain: socket.socket, about: str) -> None:
+        trouble = await session.relay(plain)
+        if trouble:
+            self.guest.decisions.failed("secure", about, trouble)
+
+    def _ends(self, event: NetworkEvent, raw: socket.socket) -> tuple[Endpoint, Endpoint]:
+        """Local and remote end of a connection as the guest sees them."""
+        if event.source is not None and event.address is not None:
+            return event.source, event.address
+        if raw.family == socket.AF_UNIX:
+            return (self.guest.own_address(4), 0), (self.guest.own_address(4), 0)
+        version = 4 if raw.family == socket.AF_INET else 6
+        host, port = raw.getpeername()[:2]
+        peer = self.guest.shown(parse_address(host.partition("%")[0]), version)
+        return (self.guest.own_address(version), raw.getsockname()[1]), (peer, port)
+
+
+def _version(address: Endpoint) -> int:
+    """The version of IP by which a guest speaks."""
+    return 6 if ":" in address[0] else 4
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        logger.error("a task of the gateway failed", exc_info=error)
+
+
+async def _all_done(tasks: Iterable[asyncio.Task[None]]) -> None:
+    await asyncio.wait(list(tasks))
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancels tasks and waits for their end."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

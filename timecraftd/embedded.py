@@ -47,12 +47,15 @@ from timecraftd.registry.registry import Registry
 from timecraftd.units import format_size_exact
 
 if TYPE_CHECKING:
+    from timecraftd.embedded_network import HostNetwork
     from timecraftd.engine.runtime import Guest, Outcome
     from timecraftd.recorder.logs import LogInfo
 
 MODULE_BYTES_MAX = 1 << 30
 LOG_BEGIN_S = 2.0
 LOG_POLL_S = 0.02
+NETWORK_STATE_S = 1.0
+"""How often what a running guest was granted and refused is written down."""
 RESUME_ERRORS: dict[str, type[TimecraftError]] = {
     "log_failed": ReplayRefusedError,
     "diverged": ReplayDivergedError,
@@ -80,19 +83,25 @@ class Streams:
 class Running:
     """A guest that runs, and the process that it is."""
 
-    def __init__(self, runtime: Runtime, process: ProcessRecord, guest: Guest, lock: ProcessLock) -> None:
+    def __init__(
+        self, runtime: Runtime, process: ProcessRecord, guest: Guest, lock: ProcessLock, network: HostNetwork | None
+    ) -> None:
         self.process = process
         self.guest = guest
+        self.published = () if network is None else network.published
+        """Published ports, with those that were chosen: `[IP:]HOST:GUEST[/udp]`."""
         self._runtime = runtime
         self._lock = lock
+        self._network = network
+        if network is not None:
+            network.began()
 
     def wait(self) -> Outcome:
         """Waits for the end and writes it down.
 
         Raises ReplayRefusedError, ReplayDivergedError, LogDamagedError if a resumed process didn't get to go on.
         """
-        outcome = self.guest.wait()
-        assert outcome is not None, "waiting without a timeout lasts until the end"
+        outcome = self._wait()
         try:
             self.process = self._runtime.write_end(self.process, outcome)
         except StateError:
@@ -106,6 +115,20 @@ class Running:
             raise error(
                 f"process {self.process.id}: can't be resumed: {outcome.message}", RESUME_NEXT_STEPS[outcome.kind]
             )
+        return outcome
+
+    def _wait(self) -> Outcome:
+        network = self._network
+        if network is None:
+            outcome = self.guest.wait()
+            assert outcome is not None, "waiting without a timeout lasts until the end"
+            return outcome
+        try:
+            while (outcome := self.guest.wait(NETWORK_STATE_S)) is None:
+                network.write_state()
+        finally:
+            network.close()
+        network.write_state()
         return outcome
 
 
@@ -193,14 +216,18 @@ class Runtime:
             lock.acquire()
             lock.claim()
             self.registry.catalogue.insert(process)
+        network = None
         try:
+            network = self._network(process, request)
             with naming_module(source_name):
-                guest = self.engine.run(self._run_spec(process, request, streams, trace_fd))
+                guest = self.engine.run(self._run_spec(process, request, streams, trace_fd, network))
         except BaseException:
+            if network is not None:
+                network.close()
             self.registry.remove_process(process.id)
             lock.release()
             raise
-        return Running(self, process, guest, lock)
+        return Running(self, process, guest, lock, network)
 
     def resume(
         self, process: ProcessRecord, streams: Streams, trace_fd: int | None, *, trusted: bool = False
@@ -213,6 +240,7 @@ class Runtime:
         """
         lock = self.registry.lock(process.id)
         lock.acquire()
+        network = None
         try:
             process = self._settle(self.registry.catalogue.get(process.id))
             self._check_resumable(process)
@@ -227,13 +255,14 @@ class Runtime:
                 )
             check_mounts(request.mounts)
             lock.claim()
+            network = self._network(process, request)
             scratch_dir = os.path.join(self.registry.home.process_dir(process.id), "scratch")
             os.makedirs(scratch_dir, mode=0o700, exist_ok=True)
             changes: dict[str, Any] = {"state": ProcessState.RUNNING, "pid": os.getpid(), "boot_id": boot_id()}
             changes |= {"ended_ns": None, "exit_code": None, "message": "", "epoch": process.epoch + began}
             self.registry.catalogue.update(process.id, **changes)
             resumed = replace(process, **changes)
-            run = self._run_spec(resumed, request, streams, trace_fd)
+            run = self._run_spec(resumed, request, streams, trace_fd, network)
             try:
                 guest = self.engine.resume(ResumeSpec(run, scratch_dir)) if began else self.engine.run(run)
             except BaseException as error:
@@ -241,9 +270,11 @@ class Runtime:
                 self.registry.catalogue.update(process.id, **undone | {"message": f"resume failed: {error}"})
                 raise
         except BaseException:
+            if network is not None:
+                network.close()
             lock.release()
             raise
-        return Running(self, resumed, guest, lock)
+        return Running(self, resumed, guest, lock, network)
 
     def write_end(self, process: ProcessRecord, outcome: Outcome) -> ProcessRecord:
         """Writes down how a live process ended; the caller holds its lock."""
@@ -367,6 +398,12 @@ class Runtime:
                 if process.state is not ProcessState.RUNNING or time.monotonic() >= deadline:
                     raise
             time.sleep(LOG_POLL_S)
+
+    def network_state(self, process: ProcessRecord) -> dict[str, Any] | None:
+        """What a process was granted and refused on the network, as it was last written down; None if it never was."""
+        from timecraftd.embedded_network import read_state
+
+        return read_state(self.registry.home.process_dir(process.id))
 
     # ---- looking after processes
 
@@ -541,7 +578,30 @@ class Runtime:
             sockets=request.sockets,
         )
 
-    def _run_spec(self, process: ProcessRecord, request: RunRequest, streams: Streams, trace_fd: int | None) -> RunSpec:
+    def _network(self, process: ProcessRecord, request: RunRequest) -> HostNetwork | None:
+        """The guest's network, None if it has none but its own loopback: asyncio and TLS take time to load."""
+        if request.network.is_empty:
+            return None
+        from timecraftd.embedded_network import HostNetwork
+
+        home = self.registry.home
+        return HostNetwork(
+            request.network,
+            engine=self.engine,
+            config=self.config.network,
+            name=process.name,
+            process_dir=home.process_dir(process.id),
+            home=home.path,
+        )
+
+    def _run_spec(
+        self,
+        process: ProcessRecord,
+        request: RunRequest,
+        streams: Streams,
+        trace_fd: int | None,
+        network: HostNetwork | None,
+    ) -> RunSpec:
         return RunSpec(
             module=self._module_spec(process.module, request),
             args=request.args,
@@ -553,6 +613,9 @@ class Runtime:
             limits=request.limits,
             log=self._log_spec(process, request) if request.recorded else None,
             trace_fd=trace_fd,
+            network=None if network is None else network.port,
+            listeners=() if network is None else network.listeners,
+            dials=() if network is None else network.dials,
             chaos_ratio=request.chaos_ratio,
             chaos_seed=request.chaos_seed,
         )
@@ -596,7 +659,13 @@ def never_went_on(process: ProcessRecord, outcome: Outcome) -> bool:
 def _grants(request: RunRequest) -> str:
     """What a process reaches of this machine, for people."""
     mounts = [f"{mount.host}{' (read-only)' if mount.read_only else ''}" for mount in request.mounts]
-    return f"the directories {', '.join(mounts)}" if mounts else "no directory, but the standard streams"
+    grants = [f"the directories {', '.join(mounts)}" if mounts else "no directory, but the standard streams"]
+    network = request.network
+    if not network.is_empty:
+        asked = [*(text for text, _ in network.rules), *(f"-p {text}" for text in network.publish)]
+        asked += [*(f"-L {text}" for text in network.listen), *(f"-D {text}" for text in network.dial)]
+        grants.append(f"the network ({'; '.join(asked)})")
+    return " and ".join(grants)
 
 
 def decode_object(kind: ObjectKind, digest: Digest, registry: Registry) -> dict[str, Any]:

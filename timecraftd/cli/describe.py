@@ -9,7 +9,7 @@ from timecraftd.cli.context import Context
 from timecraftd.cli.get import KINDS, singular
 from timecraftd.cli.parser import add_format
 from timecraftd.cli.terminal import print_data, print_fields
-from timecraftd.cli.views import log_data, module_data, object_data, process_data
+from timecraftd.cli.views import log_data, module_data, network_data, object_data, process_data
 from timecraftd.embedded import Runtime
 from timecraftd.errors import TimecraftError
 from timecraftd.model import ObjectInfo, ObjectKind, ProcessRecord
@@ -51,6 +51,7 @@ def _process(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
     try:
         config = json.loads(runtime.registry.objects.get(ObjectKind.CONFIG, process.config))
         data |= {name: config[name] for name in ("args", "env", "mounts", "function", "limits", "chaos")}
+        data["network"] = network_data(runtime, process, config.get("network", {}))
     except TimecraftError as error:
         data["config_error"] = str(error)
     if process.recorded:
@@ -104,6 +105,6 @@ def _shown(name: str, value: object) -> object:
 def _line(item: object) -> str:
     if not isinstance(item, dict):
         return str(item)
-    if "host" in item:
+    if "host" in item and "guest" in item:
         return f"{item['host']} at {item['guest']}{' (read-only)' if item['read_only'] else ''}"
-    return " ".join(str(value) for value in item.values())
+    return " ".join(str(value) for value in item.values() if value != "")

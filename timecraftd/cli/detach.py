@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, NoReturn
 
 from timecraftd import errors
-from timecraftd.cli.context import Context
+from timecraftd.cli.context import Context, tell
 from timecraftd.cli.supervise import RestartPolicy, supervise
 from timecraftd.engine.request import RunRequest
 
@@ -36,6 +36,8 @@ def detach(context: Context, source: str, request: RunRequest, policy: RestartPo
     answer = json.loads(message) if message else {}
     if "id" in answer:
         print(answer["id"])
+        for published in answer["published"]:
+            tell(f"published {published}")
         return 0
     os.waitpid(pid, 0)
     kind = getattr(errors, answer.get("error", ""), errors.EngineError)
@@ -59,7 +61,7 @@ def _host(
             nonlocal told
             _keep_errors(os.path.join(context.runtime.registry.home.process_dir(running.process.id), "host.log"))
             if not told:
-                _tell(pipe, {"id": running.process.id})
+                _tell(pipe, {"id": running.process.id, "published": running.published})
                 told = True
 
         from timecraftd.embedded import Streams
@@ -81,7 +83,7 @@ def _keep_errors(path: str) -> None:
     os.close(descriptor)
 
 
-def _tell(pipe: int, answer: dict[str, str]) -> None:
+def _tell(pipe: int, answer: dict[str, object]) -> None:
     try:
         os.write(pipe, json.dumps(answer).encode())
         os.close(pipe)

@@ -28,5 +28,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         running = runtime.resume(process, streams, 2 if args.trace else None, trusted=args.trust)
         if not args.quiet:
             tell(process.id)
+        for published in running.published:
+            tell(f"published {published}")
         outcome = attend(context, running, interrupts)
     return outcome.code

@@ -10,7 +10,7 @@ from timecraftd.cli.context import Context, tell
 from timecraftd.cli.parser import positive_duration_ns, positive_int, positive_size, size, whole_number
 from timecraftd.cli.supervise import RestartPolicy, supervise
 from timecraftd.config import CHOICES, Config, check_value, host_variable
-from timecraftd.engine.request import RunRequest
+from timecraftd.engine.request import NetworkRequest, RunRequest
 from timecraftd.engine.spec import LimitSpec, MountSpec
 from timecraftd.errors import ConfigError, NotFoundError, UnsupportedError, UsageError
 from timecraftd.model import is_name
@@ -63,8 +63,30 @@ def _add_world(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--restrict", action="store_true", help="withhold standard input too")
     group.add_argument("-S", "--sockets", choices=SOCKETS, default="auto", help="socket extension (default: auto)")
-    for flags in (("-p", "--publish"), ("-L", "--listen"), ("-D", "--dial"), ("--net",)):
-        group.add_argument(*flags, action="append", dest="network", default=[], help=argparse.SUPPRESS)
+    _add_network(parser)
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "network", "beyond its own loopback a guest reaches, and is reached by, what is named here; docs/network.md"
+    )
+    group.add_argument(
+        "--net",
+        metavar="RULE|FILE.toml",
+        action="append",
+        default=[],
+        help="rule `[allow|deny] [out|in] [tcp|udp] TARGET[:PORTS]`, the first that matches decides; `all`, `none`",
+    )
+    group.add_argument(
+        "-p", "--publish", metavar="[IP:]HOST:GUEST[/udp]", action="append", default=[], help="publish a guest's port"
+    )
+    group.add_argument(
+        "-L", "--listen", metavar="HOST:PORT", action="append", default=[], help="open a listening socket for the guest"
+    )
+    group.add_argument(
+        "-D", "--dial", metavar="HOST:PORT", action="append", default=[], help="open a connection for the guest"
+    )
+    group.add_argument("--tls-ca", metavar="FILE", default="", help="authorities that host TLS trusts (PEM)")
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -116,6 +138,8 @@ def run(args: argparse.Namespace, context: Context) -> int:
     def started(running: Running) -> None:
         if not args.quiet:
             tell(running.process.id)
+        for published in running.published:
+            tell(f"published {published}")
 
     trace_fd = 2 if args.trace else None
     return supervise(context, module, request, streams, trace_fd=trace_fd, policy=policy, started=started)
@@ -151,6 +175,7 @@ def build_request(args: argparse.Namespace, config: Config) -> RunRequest:
         nans=args.nans,
         sockets=SOCKET_ABIS[args.sockets],
         limits=_limits(args, config),
+        network=_network(args),
         name=args.name or "",
         recorded=not args.no_record,
         block_bytes_max=block_bytes_max,
@@ -158,6 +183,26 @@ def build_request(args: argparse.Namespace, config: Config) -> RunRequest:
         chaos_ratio=args.chaos,
         chaos_seed=seed or 0,
         **chosen,
+    )
+
+
+def _network(args: argparse.Namespace) -> NetworkRequest:
+    """Raises PolicyError, UsageError."""
+    if not (args.net or args.publish or args.listen or args.dial):
+        return NetworkRequest()
+    from timecraftd.embedded_network import parse_endpoint
+    from timecraftd.network.publish import parse_publication
+    from timecraftd.network.rules import format_rule, parse_policy
+
+    for flag, texts in (("-L", args.listen), ("-D", args.dial)):
+        for text in texts:
+            parse_endpoint(text, flag)
+    return NetworkRequest(
+        rules=tuple((format_rule(rule), rule.origin) for rule in parse_policy(args.net).rules),
+        publish=tuple(str(parse_publication(text)) for text in args.publish),
+        listen=tuple(args.listen),
+        dial=tuple(args.dial),
+        ca_file=os.path.abspath(args.tls_ca) if args.tls_ca else "",
     )
 
 
@@ -272,10 +317,7 @@ def _open_descriptor(descriptor: int) -> int | None:
 
 
 def _refuse_unsupported(args: argparse.Namespace) -> None:
-    if args.network or args.sockets not in SOCKET_ABIS:
-        raise UnsupportedError(
-            "run: networks other than the guest's own loopback aren't available in this version",
-            "leave out -p, -L, -D, --net and -S path",
-        )
+    if args.sockets not in SOCKET_ABIS:
+        raise UnsupportedError("run: -S path isn't available in this version", "leave it out")
     if args.module.endswith(".py"):
         raise UnsupportedError(f"{args.module}: Python guests come in a later version", "give a .wasm or .wat file")

@@ -60,6 +60,25 @@ def process_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
     }
 
 
+def network_data(runtime: Runtime, process: ProcessRecord, asked: dict[str, list[str]]) -> dict[str, object] | None:
+    """What a process was granted on the network, and what it was refused, by which rule; None without a network."""
+    if not any(asked.values()):
+        return None
+    data: dict[str, object] = {"listen": asked["listen"], "dial": asked["dial"]}
+    state = runtime.network_state(process)
+    if state is None:
+        return data | {"rules": [rule for rule, _ in asked["rules"]], "published": asked["publish"]}
+    data |= {"addresses": state["addresses"], "published": state["published"], "rules": state["rules"]}
+    data |= {"without_rule": state["without_rule"], "totals": state["totals"]}
+    for outcome in ("granted", "refused", "failed"):
+        data[outcome] = [
+            {name: entry[name] for name in ("count", "what", "subject", "rule", "origin", "reason")}
+            | {"last_at": rfc3339(entry["last_ns"])}
+            for entry in state[outcome]
+        ]
+    return data
+
+
 def log_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
     """A log as data. Raises LogError."""
     info = runtime.log_info(process)

@@ -5,11 +5,33 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from timecraftd.engine.spec import LimitSpec, MountSpec, Nans, Sockets
 from timecraftd.errors import MountError, ReplayRefusedError
 
 CONFIG_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRequest:
+    """What a guest may reach beyond its own loopback, and who may reach it. As text, the way it was asked for."""
+
+    rules: tuple[tuple[str, str], ...] = ()
+    """Rules of the policy, each with where it was written."""
+    publish: tuple[str, ...] = ()
+    """`[IP:]HOST:GUEST[/udp]`."""
+    listen: tuple[str, ...] = ()
+    """`HOST:PORT` of the host; the guest finds listening sockets open."""
+    dial: tuple[str, ...] = ()
+    """`HOST:PORT` that the host connects to; the guest finds the connections open."""
+    ca_file: str = ""
+    """PEM file of the authorities that host TLS trusts; empty: the one of the configuration."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the guest has its own loopback and nothing else."""
+        return not (self.rules or self.publish or self.listen or self.dial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +46,7 @@ class RunRequest:
     nans: Nans = "canonical"
     sockets: Sockets = "auto"
     limits: LimitSpec = field(default_factory=LimitSpec)
+    network: NetworkRequest = field(default_factory=NetworkRequest)
     name: str = ""
     recorded: bool = True
     compression: str = "lz4"
@@ -54,6 +77,7 @@ def encode_config(request: RunRequest) -> bytes:
             "nans": request.nans,
             "sockets": request.sockets,
             "limits": {name: getattr(limits, name) for name in LimitSpec.__slots__},
+            "network": {name: getattr(request.network, name) for name in NetworkRequest.__slots__},
             "record": {
                 "compression": request.compression,
                 "output": request.output,
@@ -83,6 +107,7 @@ def decode_config(data: bytes) -> RunRequest:
             nans=value["nans"],
             sockets=value["sockets"],
             limits=LimitSpec(**value["limits"]),
+            network=_decode_network(value.get("network", {})),
             compression=value["record"]["compression"],
             output=value["record"]["output"],
             on_full=value["record"]["on_full"],
@@ -93,6 +118,16 @@ def decode_config(data: bytes) -> RunRequest:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ReplayRefusedError(f"config: isn't what this Timecraft writes ({error!r})") from None
+
+
+def _decode_network(value: dict[str, Any]) -> NetworkRequest:
+    return NetworkRequest(
+        rules=tuple((text, origin) for text, origin in value.get("rules", ())),
+        publish=tuple(value.get("publish", ())),
+        listen=tuple(value.get("listen", ())),
+        dial=tuple(value.get("dial", ())),
+        ca_file=value.get("ca_file", ""),
+    )
 
 
 def check_mounts(mounts: tuple[MountSpec, ...]) -> None:

@@ -21,10 +21,9 @@ from timecraftd.network.virtual import VirtualNetwork
 from timecraftd.registry.home import write_atomically
 
 if TYPE_CHECKING:
-    from timecraftd._native import NetworkPort
     from timecraftd.config import NetworkConfig
     from timecraftd.engine.request import NetworkRequest
-    from timecraftd.engine.runtime import Engine
+    from timecraftd.engine.runtime import Engine, NetworkPort
     from timecraftd.network.neighbours import Member
     from timecraftd.network.thread import ServedGuest
 
@@ -110,10 +109,15 @@ class HostNetwork:
             # An empty host is all addresses: IPv6's unspecified one takes IPv4 too.
             family = socket.AF_INET6 if ":" in host or (not host and socket.has_dualstack_ipv6()) else socket.AF_INET
             listener = socket.create_server(
-                (host, port), family=family, backlog=LISTEN_BACKLOG, dualstack_ipv6=not host and family == socket.AF_INET6
+                (host, port),
+                family=family,
+                backlog=LISTEN_BACKLOG,
+                dualstack_ipv6=not host and family == socket.AF_INET6,
             )
         except OSError as error:
-            raise NetworkError(f"-L {text}: {_reason(error)}", "choose another port, or 0 for any that is free") from None
+            raise NetworkError(
+                f"-L {text}: {_reason(error)}", "choose another port, or 0 for any that is free"
+            ) from None
         self._sockets.append(listener)
         return SocketSpec(listener.fileno(), text, _endpoint(listener.getsockname()), None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from timecraftd.embedded import Runtime
 from timecraftd.model import ObjectInfo, ProcessRecord, ProcessState
@@ -60,7 +61,7 @@ def process_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
     }
 
 
-def network_data(runtime: Runtime, process: ProcessRecord, asked: dict[str, list[str]]) -> dict[str, object] | None:
+def network_data(runtime: Runtime, process: ProcessRecord, asked: dict[str, Any]) -> dict[str, object] | None:
     """What a process was granted on the network, and what it was refused, by which rule; None without a network."""
     if not any(asked.values()):
         return None

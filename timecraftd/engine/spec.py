@@ -24,6 +24,19 @@ class MountSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketSpec:
+    """A socket that the guest finds open."""
+
+    fd: int
+    """The host's; duplicated, never closed."""
+    address: str
+    """As the operator named it."""
+    local: tuple[str, int]
+    peer: tuple[str, int] | None
+    """None: it listens."""
+
+
+@dataclass(frozen=True, slots=True)
 class LimitSpec:
     """Bounds of one process; None: no bound. Units are in the names."""
 
@@ -97,6 +110,8 @@ class RunSpec:
     """Who answers for the world's network; it serves this run only. None: nothing but the guest's own loopback."""
     trace_fd: int | None = None
     """Descriptor that gets strace-like lines while the guest runs."""
+    listeners: tuple[SocketSpec, ...] = ()
+    dials: tuple[SocketSpec, ...] = ()
     chaos_ratio: float = 0.0
     chaos_seed: int = 0
     memory_digest: bool = False

@@ -56,7 +56,12 @@ class GatewayThread:
         started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run, args=(started,), name="timecraft-gateway", daemon=True)
         self._thread.start()
-        started.result()
+        try:
+            started.result()
+        except BaseException:
+            self._thread.join()
+            self._thread = None
+            raise
 
     def add(self, port: NetworkPort, asked: GuestNetwork) -> ServedGuest:
         """Serves a guest until it ends. Raises NetworkError if a port can't be published."""

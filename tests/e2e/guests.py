@@ -244,8 +244,8 @@ class Bench:
             limits=LIMITS,
             log=LogSpec(str(self.work / "log"), str(uuid.uuid4()), b"{}"),
             memory_digest=True,
-            **changes,
         )
+        spec = replace(spec, **changes)
         stdin, writer = os.pipe2(os.O_CLOEXEC)
         try:
             with open(writer, "wb") as file:

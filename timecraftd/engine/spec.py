@@ -25,15 +25,16 @@ class MountSpec:
 
 @dataclass(frozen=True, slots=True)
 class SocketSpec:
-    """A socket that the guest finds open."""
+    """A TCP socket that the guest finds open. Addresses are (IP address as text, port), as the guest sees them."""
 
     fd: int
-    """The host's; duplicated, never closed."""
+    """Host descriptor of the socket: duplicated and made non-blocking, never closed. -1 for a connection that has died
+    with the process that is resumed."""
     address: str
-    """As the operator named it."""
+    """What the user calls it, as in `tcp://127.0.0.1:80`."""
     local: tuple[str, int]
-    peer: tuple[str, int] | None
-    """None: it listens."""
+    peer: tuple[str, int] | None = None
+    """None for a listener."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +109,14 @@ class RunSpec:
     """None: not recorded."""
     network: NetworkPort | None = None
     """Who answers for the world's network; it serves this run only. None: nothing but the guest's own loopback."""
+    listeners: tuple[SocketSpec, ...] = ()
+    """Sockets that listen: descriptors 3 and up, behind those of `mounts`. A resumed process needs as many as it began
+    with, which may be other sockets."""
+    dials: tuple[SocketSpec, ...] = ()
+    """Connected sockets: descriptors behind those of `listeners`. A resumed process needs as many; they are dead
+    (ECONNRESET). This order, and that all these descriptors have `nonblock` set, is the original Timecraft's."""
     trace_fd: int | None = None
     """Descriptor that gets strace-like lines while the guest runs."""
-    listeners: tuple[SocketSpec, ...] = ()
-    dials: tuple[SocketSpec, ...] = ()
     chaos_ratio: float = 0.0
     chaos_seed: int = 0
     memory_digest: bool = False

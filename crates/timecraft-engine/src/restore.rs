@@ -117,6 +117,8 @@ pub enum SocketRole {
     },
     /// Connected, or about to be. A stream's connection has died with the process.
     Connected,
+    /// One of the listeners that the process is given at its start, by number, and anew when it is resumed.
+    Preopened(usize),
 }
 
 /// An append to a file that may have taken effect without its record: the process died in between.

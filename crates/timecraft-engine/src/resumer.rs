@@ -230,6 +230,7 @@ mod tests {
     fn resumer(records: Vec<OwnedRecord>, go_live: GoLive<Answering>) -> Resumer<MemorySource, Answering> {
         let config = ShadowConfig {
             mounts: vec![],
+            sockets: vec![],
             scratch: std::env::temp_dir(),
             scratch_bytes_max: SCRATCH_BYTES_MAX,
             started_unix_ns: u64::MAX,
@@ -332,6 +333,7 @@ mod tests {
         let scratch = std::env::temp_dir();
         let shadow = Shadow::new(ShadowConfig {
             mounts,
+            sockets: vec![],
             scratch,
             scratch_bytes_max: SCRATCH_BYTES_MAX,
             started_unix_ns: u64::MAX,

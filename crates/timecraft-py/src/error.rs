@@ -50,6 +50,8 @@ fn host(error: &HostError) -> PyErr {
         HostError::Nul { .. }
         | HostError::TooLong { .. }
         | HostError::OpenFiles { .. }
+        | HostError::Sockets { .. }
+        | HostError::Socket { .. }
         | HostError::System { .. }
         | HostError::Restore { .. } => python::EngineError::new_err(message),
     }

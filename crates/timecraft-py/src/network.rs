@@ -10,7 +10,7 @@ use timecraft_engine::network::{Address, Connection, Transport};
 
 use crate::error;
 
-type Endpoint = (String, u16);
+pub(crate) type Endpoint = (String, u16);
 
 #[pyclass(frozen, get_all, module = "timecraftd._native")]
 pub(crate) struct NetworkEvent {
@@ -94,8 +94,8 @@ fn ip<T: std::str::FromStr>(text: &str) -> PyResult<T> {
     text.parse().map_err(|_| error::argument(format!("{text:?} is no such IP address")))
 }
 
-fn address((host, port): &Endpoint) -> PyResult<Address> {
-    Ok(Address::Inet(SocketAddr::new(ip::<IpAddr>(host)?, *port)))
+pub(crate) fn socket_address((host, port): &Endpoint) -> PyResult<SocketAddr> {
+    Ok(SocketAddr::new(ip::<IpAddr>(host)?, *port))
 }
 
 /// A descriptor that the caller gives away.
@@ -109,7 +109,7 @@ fn owned(fd: RawFd) -> PyResult<OwnedFd> {
 }
 
 fn connection(fd: RawFd, local: &Endpoint, peer: &Endpoint) -> PyResult<Connection> {
-    let (local, peer) = (address(local)?, address(peer)?);
+    let (local, peer) = (Address::Inet(socket_address(local)?), Address::Inet(socket_address(peer)?));
     Ok(Connection { socket: owned(fd)?, local, peer })
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use timecraft_engine::calls::SocketAbi;
 use timecraft_engine::clock::{SystemClock, SystemRandom};
-use timecraft_engine::host::{HostConfig, HostLimits, Mount, Stdio};
+use timecraft_engine::host::{HostConfig, HostLimits, Mount, PreopenedDial, PreopenedListener, Stdio};
 use timecraft_engine::network::NoNetwork;
 use timecraft_engine::replayer::Until;
 use timecraft_engine::runtime::{ArtifactCache, Compiler, GuestConfig, Instrument, Limits, Nans};
@@ -15,13 +15,21 @@ use timecraft_engine::session::{LogOptions, ReplayConfig, ResumeConfig, RunConfi
 use timecraft_log::{Compression, LogConfig, OnFull, Output};
 
 use crate::error;
-use crate::network::NetworkPort;
+use crate::network::{Endpoint, NetworkPort, socket_address};
 
 #[derive(FromPyObject)]
 struct MountSpec {
     host: String,
     guest: String,
     read_only: bool,
+}
+
+#[derive(FromPyObject)]
+struct SocketSpec {
+    fd: i32,
+    address: String,
+    local: Endpoint,
+    peer: Option<Endpoint>,
 }
 
 #[derive(FromPyObject)]
@@ -75,6 +83,8 @@ pub(crate) struct RunSpec {
     limits: LimitSpec,
     log: Option<LogSpec>,
     network: Option<Py<NetworkPort>>,
+    listeners: Vec<SocketSpec>,
+    dials: Vec<SocketSpec>,
     trace_fd: Option<i32>,
     chaos_ratio: f64,
     chaos_seed: u64,
@@ -173,6 +183,21 @@ fn process(id: &str) -> PyResult<[u8; 16]> {
     value.map(u128::to_be_bytes).ok_or_else(|| error::argument(format!("{id:?} is no UUID")))
 }
 
+impl SocketSpec {
+    fn into_listener(self) -> PyResult<PreopenedListener> {
+        let (socket, local) = (duplicate(self.fd)?, socket_address(&self.local)?);
+        Ok(PreopenedListener { name: self.address, socket, local })
+    }
+
+    fn into_dial(self) -> PyResult<PreopenedDial> {
+        let peer = self.peer.ok_or_else(|| error::argument(format!("{}: has no peer", self.address)))?;
+        // None is left of a connection of a process that is resumed.
+        let socket = if self.fd == -1 { None } else { Some(duplicate(self.fd)?) };
+        let (local, peer) = (socket_address(&self.local)?, socket_address(&peer)?);
+        Ok(PreopenedDial { name: self.address, socket, local, peer })
+    }
+}
+
 impl RunSpec {
     pub(crate) fn into_config(self) -> PyResult<RunConfig> {
         let mounts = self.mounts.into_iter();
@@ -182,6 +207,8 @@ impl RunSpec {
             args: self.args,
             env: self.env,
             mounts: mounts.collect(),
+            listeners: self.listeners.into_iter().map(SocketSpec::into_listener).collect::<PyResult<_>>()?,
+            dials: self.dials.into_iter().map(SocketSpec::into_dial).collect::<PyResult<_>>()?,
             stdin: stream(self.stdin_fd)?,
             stdout: stream(self.stdout_fd)?,
             stderr: stream(self.stderr_fd)?,

@@ -1,6 +1,7 @@
 //! What a guest is given: everything that is not in here does not exist for it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +16,10 @@ pub struct HostConfig {
     pub env: Vec<Vec<u8>>,
     /// Directories, which become descriptors 3 and up in this order.
     pub mounts: Vec<Mount>,
+    /// Sockets that listen already: the descriptors behind those of directories, with `nonblock` set.
+    pub listeners: Vec<PreopenedListener>,
+    /// Connections that are there already: the descriptors behind those of listeners, with `nonblock` set.
+    pub dials: Vec<PreopenedDial>,
     pub stdin: Stdio,
     pub stdout: Stdio,
     pub stderr: Stdio,
@@ -31,6 +36,8 @@ impl Default for HostConfig {
             args: Vec::new(),
             env: Vec::new(),
             mounts: Vec::new(),
+            listeners: Vec::new(),
+            dials: Vec::new(),
             stdin: Stdio::Null,
             stdout: Stdio::Null,
             stderr: Stdio::Null,
@@ -49,6 +56,8 @@ impl fmt::Debug for HostConfig {
             .field("args", &self.args.len())
             .field("env", &self.env.len())
             .field("mounts", &self.mounts)
+            .field("listeners", &self.listeners)
+            .field("dials", &self.dials)
             .field("stdin", &self.stdin)
             .field("stdout", &self.stdout)
             .field("stderr", &self.stderr)
@@ -64,6 +73,27 @@ pub struct Mount {
     /// Its name for the guest, as its libc's preopens show it.
     pub guest: String,
     pub read_only: bool,
+}
+
+/// A listening TCP socket for the guest.
+#[derive(Debug)]
+pub struct PreopenedListener {
+    /// What the user calls it, for errors.
+    pub name: String,
+    pub socket: OwnedFd,
+    /// Where it listens, as the guest sees it: a port of its own loopback too.
+    pub local: SocketAddr,
+}
+
+/// A TCP connection for the guest.
+#[derive(Debug)]
+pub struct PreopenedDial {
+    /// What the user calls it, for errors.
+    pub name: String,
+    /// `None`: the connection has died, as those of a resumed process have.
+    pub socket: Option<OwnedFd>,
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
 }
 
 /// Where a standard stream leads.
@@ -101,8 +131,12 @@ pub enum HostError {
     Nul { what: String },
     #[error("{what}: {bytes} bytes, the limit is {limit} bytes: pass less, or a file")]
     TooLong { what: &'static str, bytes: usize, limit: usize },
-    #[error("open files: the limit of {limit} is below the {needed} that streams and mounts take: raise it")]
+    #[error("open files: the limit of {limit} is below the {needed} that streams, mounts and sockets take: raise it")]
     OpenFiles { limit: u32, needed: usize },
+    #[error("sockets: the limit of {limit} is below the {needed} that the guest begins with: raise it")]
+    Sockets { limit: u32, needed: usize },
+    #[error("{name}: {reason}: {next}")]
+    Socket { name: String, reason: String, next: &'static str },
     #[error("{what}: {source}: {next}")]
     System { what: String, source: std::io::Error, next: &'static str },
     #[error("descriptor {fd}, {path}: {reason}: {next}")]

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 
 use self::arguments::Arguments;
-pub use self::config::{HostConfig, HostError, HostLimits, Mount, Stdio};
+pub use self::config::{HostConfig, HostError, HostLimits, Mount, PreopenedDial, PreopenedListener, Stdio};
 use self::environment::Strings;
 use self::quota::Quota;
 use self::reservation::Reservation;
@@ -118,9 +118,13 @@ impl Host {
     /// # Errors
     /// When the configuration asks for what isn't there or can't be.
     pub fn new(config: HostConfig, kill: Arc<KillSwitch>) -> Result<Self, HostError> {
-        let needed = 3 + config.mounts.len();
+        let sockets = config.listeners.len() + config.dials.len();
+        let needed = 3 + config.mounts.len() + sockets;
         if (config.limits.open_files as usize) < needed {
             return Err(HostError::OpenFiles { limit: config.limits.open_files, needed });
+        }
+        if (config.limits.sockets as usize) < sockets {
+            return Err(HostError::Sockets { limit: config.limits.sockets, needed: sockets });
         }
         let mut host = Host {
             args: Strings::new("argument", &config.args)?,
@@ -145,6 +149,7 @@ impl Host {
             let entry = host.preopen_entry(mount)?;
             host.table.insert(entry).map_err(|_| HostError::OpenFiles { limit: config.limits.open_files, needed })?;
         }
+        host.preopen_sockets(config.listeners, config.dials)?;
         Ok(host)
     }
 

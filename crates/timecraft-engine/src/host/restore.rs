@@ -12,7 +12,7 @@ use super::transfer::retry;
 use super::{Host, HostError, Stop, sockets};
 use crate::Errno;
 use crate::abi::{fdflags, filetype, oflags};
-use crate::restore::{Descriptor, DescriptorKind, FirstCall, Restored, TornAppend};
+use crate::restore::{Descriptor, DescriptorKind, FirstCall, Restored, RestoredSocket, SocketRole, TornAppend};
 
 /// What the first calls after a resume must treat with care.
 ///
@@ -79,6 +79,13 @@ impl Resumption {
     }
 }
 
+/// What only the start of a process gives.
+#[derive(Debug, Default)]
+struct Given {
+    streams: Vec<Option<Entry>>,
+    listeners: Vec<Option<Entry>>,
+}
+
 impl Host {
     /// Takes over from a replay: makes the descriptors what they would be if the process had lived on, and lets the
     /// guest's monotonic clock go on from where it stood. To be called before the first call.
@@ -86,14 +93,11 @@ impl Host {
     /// # Errors
     /// When a file is not there any more, or is another thing.
     pub fn restore(&mut self, restored: Restored) -> Result<(), HostError> {
-        let mut streams: [Option<Entry>; 3] = [None, None, None];
-        for (number, slot) in streams.iter_mut().enumerate() {
-            *slot = self.table.remove(number as u32).ok();
-        }
+        let mut given = self.given(&restored);
         let mut table = self.table.emptied();
         for descriptor in restored.descriptors {
             let fd = descriptor.fd;
-            let entry = self.reopen(descriptor, &mut streams)?;
+            let entry = self.reopen(descriptor, &mut given)?;
             table.insert_at(fd, entry).map_err(|errno| HostError::Restore {
                 fd,
                 path: String::new(),
@@ -110,11 +114,34 @@ impl Host {
         Ok(())
     }
 
-    fn reopen(&mut self, descriptor: Descriptor, streams: &mut [Option<Entry>; 3]) -> Result<Entry, HostError> {
+    /// Takes what only the start of a process gives: standard streams, and the listeners that it still has. The ports
+    /// of the others are free for whom the process has given them to.
+    fn given(&mut self, restored: &Restored) -> Given {
+        let is_held = |index: usize| {
+            let holds = |descriptor: &Descriptor| match &descriptor.kind {
+                DescriptorKind::Socket(socket) => socket.role == SocketRole::Preopened(index),
+                _ => false,
+            };
+            restored.descriptors.iter().any(holds)
+        };
+        let mut given = Given::default();
+        let numbers: Vec<u32> = self.table.iter().map(|(fd, _)| fd).collect();
+        for fd in numbers {
+            let Ok(entry) = self.table.remove(fd) else { continue };
+            match &entry.kind {
+                Kind::Stream(_) => given.streams.push(Some(entry)),
+                Kind::Socket(_) => given.listeners.push(is_held(given.listeners.len()).then_some(entry)),
+                Kind::Directory(_) | Kind::File(_) => {}
+            }
+        }
+        given
+    }
+
+    fn reopen(&mut self, descriptor: Descriptor, given: &mut Given) -> Result<Entry, HostError> {
         let Descriptor { fd, kind, rights_base, rights_inheriting, flags } = descriptor;
         let entry = match kind {
             DescriptorKind::Stdio(number) => {
-                let slot = streams.get_mut(usize::from(number)).and_then(Option::take);
+                let slot = given.streams.get_mut(usize::from(number)).and_then(Option::take);
                 let entry = slot.ok_or_else(|| failed(fd, &[], "no such stream", "report this as a bug"))?;
                 let rights_base = rights_base & entry.rights_base;
                 return Ok(Entry { rights_base, flags, ..entry });
@@ -139,6 +166,10 @@ impl Host {
                 let file = entry.fd().map_err(|errno| failed(fd, &path, errno.name(), CHANGED))?;
                 seek(fd, &path, file, offset)?;
                 entry
+            }
+            DescriptorKind::Socket(RestoredSocket { role: SocketRole::Preopened(index), .. }) => {
+                let slot = given.listeners.get_mut(index).and_then(Option::take);
+                slot.ok_or_else(|| failed(fd, b"socket", "its listener is not given", LISTENERS))?
             }
             DescriptorKind::Socket(socket) => {
                 let made = sockets::restored::restored(&socket, &mut self.net);
@@ -185,6 +216,7 @@ impl Host {
 }
 
 const CHANGED: &str = "put the file back as the process left it, or start the process anew";
+const LISTENERS: &str = "resume with as many listeners as the process was started with";
 const MOUNTS: &str = "resume with the mounts that the process was started with";
 
 fn request(oflags: u16, fdflags: u16, rights_base: u64, rights_inheriting: u64) -> OpenRequest {

@@ -461,10 +461,20 @@ impl Listening {
                 let (socket, peer) = rustix::net::acceptfrom_with(listener, flags)?;
                 let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
                 let peer = peer.map_or_else(|| Address::Unix(Vec::new()), Address::Inet);
-                Ok(Connection { socket, local: at.clone(), peer })
+                // A wildcard is no connection's address; the port is the guest's own.
+                let local = match at.ip() {
+                    Some(ip) if ip.is_unspecified() => local_address(&socket).map(|local| local.with_port(at.port())),
+                    _ => None,
+                };
+                Ok(Connection { socket, local: local.unwrap_or_else(|| at.clone()), peer })
             }
         }
     }
+}
+
+fn local_address(socket: &OwnedFd) -> Option<Address> {
+    let address = rustix::net::getsockname(socket).ok()?;
+    SocketAddr::try_from(address).ok().map(Address::Inet)
 }
 
 impl Drop for Listening {

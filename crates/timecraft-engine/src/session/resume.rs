@@ -14,7 +14,7 @@ use crate::kill::KillSwitch;
 use crate::replayer::Options;
 use crate::resumer::Resumer;
 use crate::runtime::Prepared;
-use crate::shadow::{SCRATCH_BYTES_MAX, Shadow, ShadowConfig, ShadowMount};
+use crate::shadow::{SCRATCH_BYTES_MAX, Shadow, ShadowConfig, ShadowMount, preopened_sockets};
 
 /// A process whose host died, to go on.
 #[derive(Debug)]
@@ -69,7 +69,8 @@ fn shadow_config(host: &HostConfig, scratch: PathBuf, started_unix_ns: u64) -> S
         guest: mount.guest.clone(),
         read_only: mount.read_only,
     });
-    ShadowConfig { mounts: mounts.collect(), scratch, scratch_bytes_max: SCRATCH_BYTES_MAX, started_unix_ns }
+    let sockets = preopened_sockets(host);
+    ShadowConfig { mounts: mounts.collect(), sockets, scratch, scratch_bytes_max: SCRATCH_BYTES_MAX, started_unix_ns }
 }
 
 /// What the live world is made of, when the log is over.

@@ -32,9 +32,11 @@ use self::tree::{FileId, Kind, Landed, Name, Tree};
 use crate::abi::bounds::{IOVECS_MAX, PATH_BYTES_MAX, TRANSFER_BYTES_MAX};
 use crate::abi::{clockid, fdflags, filetype, lookupflags, oflags, rights, size, whence};
 use crate::calls;
-use crate::restore::{MOUNT_RIGHTS_BASE, MOUNT_RIGHTS_INHERITING, UNRESTRICTED};
+use crate::host::sockets::{PREOPENED_FLAGS, SOCKET_RIGHTS};
+use crate::restore::{MOUNT_RIGHTS_BASE, MOUNT_RIGHTS_INHERITING, RestoredSocket, UNRESTRICTED};
 use crate::{Call, Errno, Memory};
 
+pub use self::sockets::preopened_sockets;
 pub use self::verify::Mismatch;
 
 /// Bytes written by a guest that a shadow keeps unless told otherwise.
@@ -52,6 +54,8 @@ pub struct ShadowMount {
 #[derive(Clone, Debug)]
 pub struct ShadowConfig {
     pub mounts: Vec<ShadowMount>,
+    /// The sockets that the guest had from its start, in their order.
+    pub sockets: Vec<RestoredSocket>,
     /// Directory for files without a name: what the guest wrote, and what is rebuilt of it.
     pub scratch: PathBuf,
     /// Limit on what of the guest's output is kept, bytes ([`SCRATCH_BYTES_MAX`]).
@@ -227,7 +231,12 @@ impl Shadow {
             let entry = at_start(Target::Mount(mount), MOUNT_RIGHTS_BASE, MOUNT_RIGHTS_INHERITING);
             open.insert(3 + mount as u32, entry);
         }
-        let (tree, sockets) = (Tree::default(), Sockets::default());
+        let (tree, mut sockets) = (Tree::default(), Sockets::default());
+        for socket in config.sockets.clone() {
+            let target = Target::Socket(sockets.insert(socket));
+            let entry = Open { flags: PREOPENED_FLAGS, ..at_start(target, SOCKET_RIGHTS, SOCKET_RIGHTS) };
+            open.insert(open.len() as u32, entry);
+        }
         Ok(Shadow { config, scratch, tree, open, sockets, monotonic_ns: 0, in_flight: None })
     }
 

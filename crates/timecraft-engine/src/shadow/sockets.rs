@@ -1,10 +1,12 @@
 //! What the log tells of sockets.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::{Offset, Open, Record, Shadow, ShadowError, Target, u32_at};
 use crate::Call;
 use crate::abi::socket as abi;
+use crate::host::HostConfig;
 use crate::host::sockets::{SOCKET_RIGHTS, address};
 use crate::network::{Address, Transport};
 use crate::restore::{RestoredSocket, SocketRole};
@@ -20,7 +22,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    fn insert(&mut self, socket: RestoredSocket) -> SocketId {
+    pub fn insert(&mut self, socket: RestoredSocket) -> SocketId {
         self.next += 1;
         self.open.insert(self.next, socket);
         self.next
@@ -33,6 +35,21 @@ impl Sockets {
     pub fn get(&self, id: SocketId) -> &RestoredSocket {
         &self.open[&id]
     }
+}
+
+/// What the process had from its start: listeners, which it is given anew, and connections, which are dead.
+pub fn preopened_sockets(host: &HostConfig) -> Vec<RestoredSocket> {
+    let socket = |local: SocketAddr, peer: Option<SocketAddr>, role| RestoredSocket {
+        family: if local.is_ipv4() { abi::FAMILY_INET4 } else { abi::FAMILY_INET6 },
+        transport: Transport::Stream,
+        local: Some(Address::Inet(local)),
+        peer: peer.map(Address::Inet),
+        role,
+    };
+    let listeners = host.listeners.iter().enumerate();
+    let listeners = listeners.map(|(index, listener)| socket(listener.local, None, SocketRole::Preopened(index)));
+    let dials = host.dials.iter().map(|dial| socket(dial.local, Some(dial.peer), SocketRole::Connected));
+    listeners.chain(dials).collect()
 }
 
 impl Record<'_> {
@@ -100,7 +117,9 @@ impl Shadow {
 
     pub(super) fn sock_listen(&mut self, record: &Record<'_>) -> Result<(), ShadowError> {
         let backlog = record.arg(1)? as u32;
-        if let Some(socket) = self.socket(record)? {
+        if let Some(socket) = self.socket(record)?
+            && !matches!(socket.role, SocketRole::Preopened(_))
+        {
             socket.role = SocketRole::Listening { backlog };
         }
         Ok(())
@@ -125,10 +144,13 @@ impl Shadow {
     }
 
     pub(super) fn sock_shutdown(&mut self, record: &Record<'_>) -> Result<(), ShadowError> {
-        if let Some(socket) = self.socket(record)?
-            && matches!(socket.role, SocketRole::Listening { .. })
-        {
-            socket.role = SocketRole::Idle;
+        if let Some(socket) = self.socket(record)? {
+            match socket.role {
+                SocketRole::Listening { .. } => socket.role = SocketRole::Idle,
+                // Its address need not be one that the guest could bind to: it is as dead as a connection.
+                SocketRole::Preopened(_) => socket.role = SocketRole::Connected,
+                SocketRole::Idle | SocketRole::Connected => {}
+            }
         }
         Ok(())
     }

@@ -52,8 +52,13 @@ impl World {
     fn with_limit(scratch_bytes_max: u64) -> Self {
         let (mount, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mounts = vec![ShadowMount { host: mount.path().into(), guest: "/data".into(), read_only: false }];
-        let config =
-            ShadowConfig { mounts, scratch: scratch.path().into(), scratch_bytes_max, started_unix_ns: u64::MAX };
+        let config = ShadowConfig {
+            mounts,
+            sockets: vec![],
+            scratch: scratch.path().into(),
+            scratch_bytes_max,
+            started_unix_ns: u64::MAX,
+        };
         World { mount, scratch, shadow: Shadow::new(config).unwrap(), handles: BTreeMap::new() }
     }
 

@@ -8,6 +8,7 @@ mod addrinfo;
 mod datagrams;
 mod loopback;
 mod options;
+mod preopened;
 pub(super) mod restored;
 pub(super) mod socket;
 mod streams;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use rustix::event::PollFlags;
 
 use self::address::Version;
+pub(crate) use self::preopened::PREOPENED_FLAGS;
 pub(super) use self::socket::{Family, Net, Received, Socket};
 use super::arguments::Arguments;
 use super::poll::block_on;

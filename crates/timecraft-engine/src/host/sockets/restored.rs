@@ -22,12 +22,18 @@ pub(in crate::host) fn restored(socket: &RestoredSocket, net: &mut Net) -> Resul
     }
     let mut made = Socket::open(family, socket.transport)?;
     if let Some(local) = &socket.local {
-        made.bind(local, net)?;
+        match made.bind(local, net) {
+            // It was no binding's address: that of a connection whose error the guest has seen.
+            Err(Errno::Addrnotavail) if socket.role == SocketRole::Idle => {
+                return Ok(Socket::lost(family, socket.local.clone(), None));
+            }
+            done => done?,
+        }
     }
     match &socket.role {
         SocketRole::Listening { backlog } => made.listen(*backlog, net)?,
         SocketRole::Connected => made.connect_again(socket.peer.as_ref(), net),
-        SocketRole::Idle => {}
+        SocketRole::Idle | SocketRole::Preopened(_) => {}
     }
     Ok(made)
 }

@@ -182,7 +182,21 @@ impl Socket {
         Socket { local, ..Socket::with(family, Transport::Stream, State::Lost(peer)) }
     }
 
-    fn accepted(family: Family, connection: Connection) -> Result<Self, Errno> {
+    /// A listener that somebody else has opened.
+    pub fn listening(kernel: OwnedFd, local: SocketAddr, net: &mut Net) -> Result<Self, Errno> {
+        let local = Address::Inet(local);
+        rustix::io::ioctl_fionbio(&kernel, true)?;
+        let binding = Binding::take(&net.ports, Transport::Stream, &local)?;
+        let queue = Queue::new(BACKLOG_MAX as usize)?;
+        binding.answer(Endpoint::Listener(Arc::clone(&queue)));
+        let outside = Some(Listening::Kernel(kernel));
+        let state = State::Listening(Listener { binding, queue, outside, asked: None, shut: false });
+        let family = Family::of(&local);
+        Ok(Socket { local: Some(local), ..Socket::with(family, Transport::Stream, state) })
+    }
+
+    /// A connection that somebody else has made.
+    pub fn accepted(family: Family, connection: Connection) -> Result<Self, Errno> {
         let Connection { socket, local, peer } = connection;
         rustix::io::ioctl_fionbio(&socket, true)?;
         let connected = Connected { socket, peer, _binding: None };

@@ -22,7 +22,10 @@ fn a_limit_below_what_the_mounts_take_is_an_error() {
     let mut config = HostConfig { mounts: vec![mount], ..HostConfig::default() };
     config.limits.open_files = 3;
     let error = Host::new(config, Arc::new(KillSwitch::new().unwrap())).unwrap_err();
-    assert_eq!(error.to_string(), "open files: the limit of 3 is below the 4 that streams and mounts take: raise it");
+    assert_eq!(
+        error.to_string(),
+        "open files: the limit of 3 is below the 4 that streams, mounts and sockets take: raise it"
+    );
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::restore::{Descriptor, DescriptorKind, Restored, RestoredSocket, Socke
 use crate::{Kill, network::Transport};
 
 mod outside;
+mod preopened;
 
 const INET4: u64 = abi::FAMILY_INET4 as u64;
 const INET6: u64 = abi::FAMILY_INET6 as u64;

@@ -1,6 +1,9 @@
 //! Sockets beyond loopback: against a scripted network, in replays, and after a resumption.
 
 use super::*;
+use crate::recorder::{CALL_START, OwnedRecord};
+use crate::resumer::Resumer;
+use crate::shadow::{SCRATCH_BYTES_MAX, Shadow, ShadowConfig, preopened_sockets};
 
 /// A network that answers when the test says so.
 #[derive(Clone, Default)]
@@ -351,38 +354,39 @@ fn servant(system: &mut dyn System, calls: std::ops::Range<usize>) -> Vec<Errno>
     errors
 }
 
+/// A process whose log is these records, to go on with what the configuration gives it.
+pub(super) fn resumed(mut records: Vec<OwnedRecord>, config: HostConfig) -> Resumer<MemorySource, Host> {
+    records.insert(0, OwnedRecord { call: CALL_START, args: vec![0, 0], ..OwnedRecord::default() });
+    for (seq, record) in records.iter_mut().enumerate() {
+        record.seq = seq as u64;
+    }
+    let shadow = ShadowConfig {
+        mounts: Vec::new(),
+        sockets: preopened_sockets(&config),
+        scratch: std::env::temp_dir(),
+        scratch_bytes_max: SCRATCH_BYTES_MAX,
+        started_unix_ns: 0,
+    };
+    let go_live = move |shadow: Shadow| {
+        let restored = shadow.finish().map_err(|mismatch| mismatch.to_string())?;
+        let mut live = Host::new(config, Arc::new(KillSwitch::new().unwrap())).map_err(|error| error.to_string())?;
+        live.restore(restored).map_err(|error| error.to_string())?;
+        Ok(live)
+    };
+    Resumer::new(MemorySource::new(records), Options::default(), Shadow::new(shadow).unwrap(), Box::new(go_live))
+}
+
 #[test]
 fn a_process_with_sockets_goes_on_where_its_log_ends() {
-    use crate::resumer::Resumer;
-    use crate::shadow::{SCRATCH_BYTES_MAX, Shadow, ShadowConfig};
     let host = || Host::new(HostConfig::default(), Arc::new(KillSwitch::new().unwrap())).unwrap();
     let clock = Arc::new(crate::clock::SystemClock);
     let calm = servant(&mut host(), 0..15);
     for cut in 1..15 {
         let mut recorder = Recorder::new(host(), MemorySink::default(), clock.clone(), 0);
         servant(&mut recorder, 0..cut);
-        let mut records = std::mem::take(&mut recorder.sink_mut().records);
+        let records = std::mem::take(&mut recorder.sink_mut().records);
         drop(recorder);
-        let start =
-            crate::recorder::OwnedRecord { call: crate::recorder::CALL_START, args: vec![0, 0], ..Default::default() };
-        records.insert(0, start);
-        for (seq, record) in records.iter_mut().enumerate() {
-            record.seq = seq as u64;
-        }
-        let scratch = tempfile::tempdir().unwrap();
-        let shadow = Shadow::new(ShadowConfig {
-            mounts: Vec::new(),
-            scratch: scratch.path().into(),
-            scratch_bytes_max: SCRATCH_BYTES_MAX,
-            started_unix_ns: 0,
-        });
-        let go_live = Box::new(move |shadow: Shadow| {
-            let restored = shadow.finish().map_err(|mismatch| mismatch.to_string())?;
-            let mut live = host();
-            live.restore(restored).map_err(|error| error.to_string())?;
-            Ok(live)
-        });
-        let mut resumer = Resumer::new(MemorySource::new(records), Options::default(), shadow.unwrap(), go_live);
+        let mut resumer = resumed(records, HostConfig::default());
         // Behind the cut the connection is dead, and one that nobody had accepted is gone. Waiting to accept it would
         // be for ever, so that the test leaves that case out.
         if cut == 6 {

@@ -38,7 +38,7 @@ $(BIN)/maturin:
 	$(BIN)/pip install --quiet --constraint constraints.txt 'maturin>=1.9.4,<2'
 
 .PHONY: guests
-guests: tools ## build the Go guests of the tests and benchmarks
+guests: tools ## build the Go and C guests of the tests and benchmarks
 	@$(BIN)/python scripts/build_guests.py --quiet
 
 # ---- use

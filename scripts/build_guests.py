@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Build the Go guests of the tests and benchmarks for wasip1.
+"""Build the Go and C guests of the tests and benchmarks for wasip1.
 
 Guests go to tests/guests/build and folders in it, and to benchmarks/guests/build, which git ignores. A guest is
-built again only if its sources, the Go version or its build command changed. Needs Python 3.11 and Go; .wat guests
-need no build.
+built again only if its sources, the compiler's version or its build command changed. Needs Python 3.11, Go, and clang
+with the WASI C library; .wat guests need no build.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,18 +29,28 @@ DEMO = "mapdemo"
 GROUPS = ("tests", "net", "bench", "real", "demo")
 MINIMUM_GO = (1, 24)
 SOURCES = {".go", ".mod", ".sum"}
+CLANGS = ("clang-16", "clang-17", "clang-18", "clang-19", "clang")
+C_FLAGS = ("--target=wasm32-wasi", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
+C_PACKAGES = "clang-16 lld-16 wasi-libc libclang-rt-16-dev-wasm32"
+"""Debian's and Ubuntu's."""
 
 
 @dataclass(frozen=True)
 class Guest:
-    """One module to build: a package, or a package's test binary, of the Go module in `module`."""
+    """One module to build: a package, or a package's test binary, of the Go module in `module`; or a C file in it."""
 
     output: Path
     module: Path
     package: str
     test: bool = False
 
+    @property
+    def is_c(self) -> bool:
+        return self.package.endswith(".c")
+
     def command(self, output: Path) -> list[str]:
+        if self.is_c:
+            return [clang(), *C_FLAGS, "-o", str(output), self.package]
         verb = ["go", "test", "-c", "-vet=off"] if self.test else ["go", "build"]
         # The tag is the socket package's: its names are then resolved by the host, and not by a server in the guest.
         return [*verb, "-tags", "getaddrinfo", "-o", str(output), self.package]
@@ -56,6 +67,11 @@ def packages(module: Path, output: Path) -> Iterator[Guest]:
         yield Guest(output / f"{name}.wasm", module, f"./{name}")
 
 
+def c_programs(folder: Path, output: Path) -> Iterator[Guest]:
+    for source in sorted(folder.glob("*.c")):
+        yield Guest(output / "c" / f"{source.stem}.wasm", folder, source.name)
+
+
 def real_programs() -> Iterator[Guest]:
     module = TESTS / "real"
     cases = module / "cases.toml"
@@ -70,7 +86,7 @@ def real_programs() -> Iterator[Guest]:
 def guests_of(group: str) -> list[Guest]:
     match group:
         case "tests":
-            return list(packages(TESTS / "go", TESTS / "build"))
+            return [*packages(TESTS / "go", TESTS / "build"), *c_programs(TESTS / "c", TESTS / "build")]
         case "net":
             return list(packages(TESTS / "net", TESTS / "build" / "net"))
         case "demo":
@@ -95,6 +111,7 @@ def go_environment() -> dict[str, str]:
     }
 
 
+@cache
 def go_version() -> str:
     go = shutil.which("go")
     if go is None:
@@ -113,12 +130,29 @@ def go_version() -> str:
     return version
 
 
-def digest(guest: Guest, version: str) -> str:
+@cache
+def clang() -> str:
+    """A clang that makes modules of C programs."""
+    for name in filter(shutil.which, CLANGS):
+        probe = [name, *C_FLAGS, "-x", "c", "-o", os.devnull, "-"]
+        if not subprocess.run(probe, input=b"int main(void) { return 0; }", capture_output=True).returncode:
+            return name
+    raise BuildError(f"no clang here builds WASI programs. On Debian and Ubuntu: apt install {C_PACKAGES}")
+
+
+@cache
+def clang_version() -> str:
+    return subprocess.run([clang(), "--version"], capture_output=True, text=True, check=True).stdout
+
+
+def digest(guest: Guest) -> str:
     """A hash of everything a build of this guest depends on: its Go module is small, so all of it."""
+    version = clang_version() if guest.is_c else go_version()
     state = hashlib.sha256()
     state.update("\0".join([version, *guest.command(Path(guest.output.name))]).encode())
     for path in sorted(guest.module.rglob("*")):
-        if path.is_file() and path.suffix in SOURCES and is_source(path.relative_to(guest.module), guest):
+        suffixes = {".c", ".h"} if guest.is_c else SOURCES
+        if path.is_file() and path.suffix in suffixes and is_source(path.relative_to(guest.module), guest):
             state.update(f"\0{path.relative_to(guest.module)}\0".encode())
             state.update(path.read_bytes())
     return state.hexdigest()
@@ -126,6 +160,8 @@ def digest(guest: Guest, version: str) -> str:
 
 def is_source(relative: Path, guest: Guest) -> bool:
     """Whether a file belongs to this guest: its own folder, or a folder of the module that is no command itself."""
+    if guest.is_c:
+        return relative.suffix == ".h" or relative.name == guest.package
     top = relative.parts[0]
     own = guest.package.removeprefix("./")
     return len(relative.parts) == 1 or top == own or not (guest.module / top / "main.go").exists()
@@ -164,10 +200,9 @@ def main() -> int:
 
     failed = 0
     try:
-        version = go_version()
         for guest in guests:
             stamp = guest.output.with_suffix(".stamp")
-            wanted = digest(guest, version)
+            wanted = digest(guest)
             known = json.loads(stamp.read_text()) if stamp.exists() else None
             if known == wanted and guest.output.exists() and not options.force:
                 continue

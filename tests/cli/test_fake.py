@@ -93,7 +93,6 @@ def test_a_module_can_not_write_escapes_through_messages(command, tmp_path, capf
         (["run", "missing.wasm"], 127, "missing.wasm: there is no such file; give the path of a .wasm or .wat file"),
         (["run", "app.py"], 125, "app.py: Python guests come in a later version"),
         (["run", "-p", "80", "x.wasm"], 125, "isn't [IP:]HOST:GUEST[/udp]"),
-        (["run", "-S", "path", "x.wasm"], 125, "isn't available in this version"),
         (["run", "--net", "http://x", "x.wasm"], 125, "is a URL; give a name and a port"),
         (["run", "--memory", "lots", "x.wasm"], 125, "'lots' isn't a size"),
         (["run", "--memory", "1K", "x.wasm"], 125, "--memory: 1KiB isn't between 64KiB and 4GiB"),

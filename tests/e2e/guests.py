@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from timecraftd import _native
-from timecraftd.engine.spec import MIB, LimitSpec, LogSpec, ModuleSpec, MountSpec, ReplaySpec, RunSpec
+from timecraftd.engine.spec import MIB, LimitSpec, LogSpec, ModuleSpec, MountSpec, ReplaySpec, RunSpec, Sockets
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 BUILT = GUESTS / "build"
@@ -30,8 +30,8 @@ WAIT_S = 100.0
 HEADERS = {"expect", "args", "env", "stdin", "mount", "nan"}
 SPECIAL_KEYS = {"name", "guest", "mounts", "exit", "stdin", "stdin_file", "stdout", "stdout_file", "varies"}
 PLAIN_KEYS = {
-    "args", "env", "files", "symlinks", "copy", "stdout_match", "stdout_ends", "stdout_has", "stderr_has", "result",
-    "unchanged",
+    "args", "env", "sockets", "files", "symlinks", "copy", "stdout_match", "stdout_ends", "stdout_has", "stderr_has",
+    "result", "unchanged",
 }  # fmt: skip
 
 
@@ -47,6 +47,7 @@ class Case:
     env: dict[str, str] = field(default_factory=dict)
     stdin: bytes = b""
     mounts: list[str] = field(default_factory=list)
+    sockets: Sockets = "auto"
     files: dict[str, Any] = field(default_factory=dict)
     symlinks: dict[str, str] = field(default_factory=dict)
     copy: dict[str, str] = field(default_factory=dict)
@@ -166,6 +167,7 @@ def _toml_case(table: dict[str, Any], path: Path, built: Path) -> Case:
 
 WAT_CASES = [wat_case(path) for path in sorted(GUESTS.glob("*.wat"))]
 GO_CASES = toml_cases(GUESTS / "go" / "cases.toml", BUILT)
+C_CASES = toml_cases(GUESTS / "c" / "cases.toml", BUILT / "c")
 REAL_CASES = toml_cases(GUESTS / "real" / "cases.toml", BUILT / "real")
 CASES = {case.name: case for case in [*REAL_CASES, *WAT_CASES, *GO_CASES]}
 """By name; where a .wat and a Go guest share one (hello), it is Go's."""
@@ -223,13 +225,13 @@ class Bench:
         self.work = work
         self.artifacts = artifacts
 
-    def module_spec(self, module: Path) -> ModuleSpec:
+    def module_spec(self, module: Path, sockets: Sockets = "auto") -> ModuleSpec:
         """Where a module's wasm lies. Raises ModuleError."""
         wasm = _native.to_wasm(module.read_bytes())
         path = self.work / f"{module.stem}.wasm"
         if not path.exists():
             path.write_bytes(wasm)
-        return ModuleSpec(str(path), hashlib.sha256(wasm).hexdigest(), str(self.artifacts))
+        return ModuleSpec(str(path), hashlib.sha256(wasm).hexdigest(), str(self.artifacts), sockets=sockets)
 
     def run(
         self, case: Case, scratch: Path, during: Callable[[_native.Guest], None] = lambda _: None, **changes: Any
@@ -237,7 +239,7 @@ class Bench:
         """Runs a prepared case, recorded. `during` is called while it runs. Raises ModuleError and others."""
         (self.work / "log").mkdir()
         spec = RunSpec(
-            module=self.module_spec(case.module),
+            module=self.module_spec(case.module, case.sockets),
             args=(case.module.name.encode(), *map(str.encode, case.args)),
             env=tuple(f"{key}={value}".encode() for key, value in case.env.items()),
             mounts=tuple(mounts_of(case, scratch)),

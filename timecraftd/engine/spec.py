@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 Nans = Literal["canonical", "native"]
-Sockets = Literal["none", "auto", "v1", "v2"]
+Sockets = Literal["none", "auto", "v1", "v2", "path"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,8 @@ class ModuleSpec:
     nans: Nans = "canonical"
     """What arithmetic makes of NaNs: `native` is faster, and binds the log to this engine and kind of processor."""
     sockets: Sockets = "auto"
-    """Which version of the WasmEdge socket calls the guest may import; `auto` takes what it imports."""
+    """Which version of the WasmEdge socket calls the guest may import; `auto` takes what it imports. `path`: none, but
+    the paths `/dev/tcp/HOST/PORT` and their like are sockets."""
 
 
 @dataclass(frozen=True, slots=True)

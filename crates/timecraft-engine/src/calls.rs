@@ -254,6 +254,8 @@ pub enum SocketAbi {
     V1,
     /// `WasmEdge`'s second: addresses carry their family, in 128 bytes.
     V2,
+    /// None, but paths that are sockets: [`SocketDirectory`](crate::host::SocketDirectory).
+    Path,
 }
 
 impl SocketAbi {
@@ -267,7 +269,7 @@ impl SocketAbi {
             | Call::SockGetsockopt
             | Call::SockSetsockopt
             | Call::SockSendTo
-            | Call::SockGetaddrinfo => self != SocketAbi::None,
+            | Call::SockGetaddrinfo => !matches!(self, SocketAbi::None | SocketAbi::Path),
             Call::SockAcceptV1 | Call::SockRecvFromV1 | Call::SockGetlocaladdrV1 | Call::SockGetpeeraddrV1 => {
                 matches!(self, SocketAbi::Auto | SocketAbi::V1)
             }
@@ -288,7 +290,8 @@ impl std::str::FromStr for SocketAbi {
             "auto" => Ok(SocketAbi::Auto),
             "v1" => Ok(SocketAbi::V1),
             "v2" => Ok(SocketAbi::V2),
-            _ => Err(format!("no socket ABI is called {name:?}; choose none, auto, v1 or v2")),
+            "path" => Ok(SocketAbi::Path),
+            _ => Err(format!("no socket ABI is called {name:?}; choose none, auto, v1, v2 or path")),
         }
     }
 }
@@ -318,8 +321,8 @@ mod tests {
         assert_eq!(accept(2, SocketAbi::V2), None);
         assert_eq!(accept(1, SocketAbi::Auto), None);
         let offered = |abi: SocketAbi| CALLS.iter().filter(|spec| abi.offers(spec.call)).count();
-        let counts = [SocketAbi::None, SocketAbi::V1, SocketAbi::V2, SocketAbi::Auto].map(offered);
-        assert_eq!(counts, [46, 58, 57, 61]);
+        let counts = [SocketAbi::None, SocketAbi::Path, SocketAbi::V1, SocketAbi::V2, SocketAbi::Auto].map(offered);
+        assert_eq!(counts, [46, 46, 58, 57, 61]);
         assert_eq!("v1".parse(), Ok(SocketAbi::V1));
         assert!("v3".parse::<SocketAbi>().is_err());
     }

@@ -5,6 +5,7 @@
 use std::fs::File;
 
 use crate::abi::rights;
+use crate::host::SocketDirectory;
 use crate::network::{Address, Transport};
 
 /// Rights of a mount's descriptor, read-only mounts included: the kernel denies what those don't allow, and with an
@@ -33,6 +34,9 @@ pub const MOUNT_RIGHTS_BASE: u64 = rights::FD_DATASYNC
 
 /// Rights that descriptors opened beneath a mount can have.
 pub const MOUNT_RIGHTS_INHERITING: u64 = rights::ALL;
+
+/// Rights of a directory of sockets: its names can be opened, as programs open files that they write, too.
+pub const SOCKET_DIRECTORY_RIGHTS: u64 = rights::PATH_OPEN | rights::PATH_CREATE_FILE | rights::PATH_FILESTAT_SET_SIZE;
 
 /// Rights that a file's descriptor can have.
 pub const FILE_RIGHTS: u64 = rights::FD_DATASYNC
@@ -94,12 +98,13 @@ pub enum DescriptorKind {
         offset: u64,
     },
     Socket(RestoredSocket),
+    SocketDirectory(SocketDirectory),
 }
 
 /// A socket, as far as a log tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoredSocket {
-    /// `abi::socket`: the family that it was opened with.
+    /// `abi::socket`: the family that it was opened with; any for a connection by name.
     pub family: u32,
     pub transport: Transport,
     /// What it was bound to; port 0 if the log doesn't tell the port that it was given.

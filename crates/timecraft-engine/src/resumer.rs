@@ -230,6 +230,7 @@ mod tests {
     fn resumer(records: Vec<OwnedRecord>, go_live: GoLive<Answering>) -> Resumer<MemorySource, Answering> {
         let config = ShadowConfig {
             mounts: vec![],
+            socket_paths: false,
             sockets: vec![],
             scratch: std::env::temp_dir(),
             scratch_bytes_max: SCRATCH_BYTES_MAX,
@@ -333,6 +334,7 @@ mod tests {
         let scratch = std::env::temp_dir();
         let shadow = Shadow::new(ShadowConfig {
             mounts,
+            socket_paths: false,
             sockets: vec![],
             scratch,
             scratch_bytes_max: SCRATCH_BYTES_MAX,

@@ -203,6 +203,7 @@ impl RunSpec {
         let mounts = self.mounts.into_iter();
         let mounts =
             mounts.map(|mount| Mount { host: mount.host.into(), guest: mount.guest, read_only: mount.read_only });
+        let guest = guest(self.module, &self.limits, Instrument::None, self.memory_digest)?;
         let host = HostConfig {
             args: self.args,
             env: self.env,
@@ -223,9 +224,10 @@ impl RunSpec {
                 Some(port) => Box::new(port.get().attach()?),
                 None => Box::new(NoNetwork),
             },
+            socket_paths: guest.sockets == SocketAbi::Path,
         };
         Ok(RunConfig {
-            guest: guest(self.module, &self.limits, Instrument::None, self.memory_digest)?,
+            guest,
             host,
             log: self.log.map(|spec| log(spec, &self.limits)).transpose()?,
             trace: self.trace_fd.map(duplicate).transpose()?,

@@ -28,6 +28,8 @@ pub struct HostConfig {
     pub random: Box<dyn Random>,
     /// What lies beyond the guest's own loopback.
     pub network: Box<dyn Network>,
+    /// Whether the guest finds sockets as paths ([`SocketDirectory`](super::SocketDirectory)).
+    pub socket_paths: bool,
 }
 
 impl Default for HostConfig {
@@ -45,6 +47,7 @@ impl Default for HostConfig {
             clock: Arc::new(SystemClock),
             random: Box::new(SystemRandom),
             network: Box::new(NoNetwork),
+            socket_paths: false,
         }
     }
 }
@@ -62,6 +65,7 @@ impl fmt::Debug for HostConfig {
             .field("stdout", &self.stdout)
             .field("stderr", &self.stderr)
             .field("limits", &self.limits)
+            .field("socket_paths", &self.socket_paths)
             .finish_non_exhaustive()
     }
 }

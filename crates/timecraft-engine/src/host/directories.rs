@@ -126,7 +126,7 @@ impl Host {
         memory.check(ptr, len)?;
         memory.check(args.u32(4), 4)?;
         let entry = self.table.get_mut(args.u32(0))?;
-        if !matches!(entry.kind, Kind::Directory(_)) {
+        if !matches!(entry.kind, Kind::Directory(_) | Kind::SocketDirectory(_)) {
             return Err(Errno::Notdir.into());
         }
         entry.require(rights::FD_READDIR)?;

@@ -31,7 +31,7 @@ impl Entry {
     /// Fails unless the position may be asked for or changed. What has no position at all says so first.
     fn require_position(&self, rights: u64) -> Result<(), Errno> {
         match &self.kind {
-            Kind::Directory(_) => Err(Errno::Badf),
+            Kind::Directory(_) | Kind::SocketDirectory(_) => Err(Errno::Badf),
             Kind::Socket(_) => Err(Errno::Spipe),
             Kind::Stream(stream) if !stream.is_seekable() => Err(Errno::Spipe),
             _ => self.require(rights),

@@ -34,6 +34,7 @@ use self::quota::Quota;
 use self::reservation::Reservation;
 use self::restore::Resumption;
 use self::sockets::Net;
+pub use self::sockets::SocketDirectory;
 use self::stat::stream_rights;
 use self::streams::Stream;
 use self::table::{Directory, Entry, Kind, Table};
@@ -49,6 +50,8 @@ pub struct Host {
     mounts: Vec<MountRoot>,
     table: Table,
     net: Net,
+    /// Whether sockets are paths.
+    socket_paths: bool,
     quota: Quota,
     clock: Arc<dyn Clock>,
     /// Added to the kernel's monotonic clock: positive after a resume on a machine that booted later.
@@ -119,7 +122,8 @@ impl Host {
     /// When the configuration asks for what isn't there or can't be.
     pub fn new(config: HostConfig, kill: Arc<KillSwitch>) -> Result<Self, HostError> {
         let sockets = config.listeners.len() + config.dials.len();
-        let needed = 3 + config.mounts.len() + sockets;
+        let directories: &[SocketDirectory] = if config.socket_paths { &SocketDirectory::ALL } else { &[] };
+        let needed = 3 + config.mounts.len() + directories.len() + sockets;
         if (config.limits.open_files as usize) < needed {
             return Err(HostError::OpenFiles { limit: config.limits.open_files, needed });
         }
@@ -132,6 +136,7 @@ impl Host {
             mounts: config.mounts.into_iter().map(open_mount).collect::<Result<_, _>>()?,
             table: Table::new(config.limits.open_files, config.limits.sockets),
             net: Net::new(config.network),
+            socket_paths: config.socket_paths,
             quota: Quota::new(config.limits.disk_bytes),
             clock: config.clock,
             monotonic_offset_ns: 0,
@@ -149,6 +154,7 @@ impl Host {
             let entry = host.preopen_entry(mount)?;
             host.table.insert(entry).map_err(|_| HostError::OpenFiles { limit: config.limits.open_files, needed })?;
         }
+        host.preopen_directories(directories)?;
         host.preopen_sockets(config.listeners, config.dials)?;
         Ok(host)
     }
@@ -162,7 +168,7 @@ impl Host {
             rights_inheriting: entry.rights_inheriting,
             flags: entry.flags,
             mount: entry.mount(),
-            preopen: matches!(&entry.kind, Kind::Directory(directory) if directory.preopen),
+            preopen: entry.is_preopen(),
         };
         self.table.iter().map(info).collect()
     }

@@ -31,6 +31,8 @@ impl Host {
                 entry.require(rights)?;
                 Ok((directory, entry))
             }
+            // Its names can be opened, and nothing else.
+            Kind::SocketDirectory(_) => Err(Errno::Notcapable),
             _ => Err(Errno::Notdir),
         }
     }
@@ -173,6 +175,9 @@ impl Host {
         if self.resumption.is_created() {
             request.oflags &= !oflags::EXCL;
         }
+        if let Kind::SocketDirectory(directory) = self.table.get(args.u32(0))?.kind {
+            return self.open_socket(directory, request, args, memory);
+        }
         self.table.check_room()?;
         let (directory, entry) = self.directory(args.u32(0), rights::PATH_OPEN)?;
         let mount = directory.mount;
@@ -215,7 +220,7 @@ impl OpenRequest {
     }
 
     /// Whether the directory's rights, and its mount, allow it.
-    fn check(&self, directory: &Entry, read_only: bool) -> Result<(), Errno> {
+    pub fn check(&self, directory: &Entry, read_only: bool) -> Result<(), Errno> {
         if self.oflags & oflags::CREAT != 0 {
             directory.require(rights::PATH_CREATE_FILE)?;
         }

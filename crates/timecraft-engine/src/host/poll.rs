@@ -113,7 +113,7 @@ impl Host {
 
     fn ready_wait(&self, fd: u32, interest: PollFlags, right: u64) -> Result<Wait, Errno> {
         let entry = self.table.get(fd)?;
-        if matches!(entry.kind, Kind::Directory(_)) {
+        if matches!(entry.kind, Kind::Directory(_) | Kind::SocketDirectory(_)) {
             return Err(Errno::Badf);
         }
         // Either right is the right to poll: guests ask for the one that goes with what they will do.

@@ -131,7 +131,7 @@ impl Host {
             match &entry.kind {
                 Kind::Stream(_) => given.streams.push(Some(entry)),
                 Kind::Socket(_) => given.listeners.push(is_held(given.listeners.len()).then_some(entry)),
-                Kind::Directory(_) | Kind::File(_) => {}
+                Kind::Directory(_) | Kind::File(_) | Kind::SocketDirectory(_) => {}
             }
         }
         given
@@ -171,6 +171,7 @@ impl Host {
                 let slot = given.listeners.get_mut(index).and_then(Option::take);
                 slot.ok_or_else(|| failed(fd, b"socket", "its listener is not given", LISTENERS))?
             }
+            DescriptorKind::SocketDirectory(directory) => directory.entry(),
             DescriptorKind::Socket(socket) => {
                 let made = sockets::restored::restored(&socket, &mut self.net);
                 let made = made.map_err(|errno| failed(fd, b"socket", errno.name(), "report this as a bug"))?;

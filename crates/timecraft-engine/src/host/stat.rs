@@ -63,10 +63,18 @@ fn nanoseconds(seconds: i64, nanoseconds: u64) -> u64 {
 }
 
 impl Entry {
+    /// Whether it is there from the start, under a name.
+    pub fn is_preopen(&self) -> bool {
+        match &self.kind {
+            Kind::Directory(directory) => directory.preopen,
+            kind => matches!(kind, Kind::SocketDirectory(_)),
+        }
+    }
+
     pub fn filetype(&self) -> u8 {
         match &self.kind {
             Kind::Stream(stream) => stream.filetype,
-            Kind::Directory(_) => filetype::DIRECTORY,
+            Kind::Directory(_) | Kind::SocketDirectory(_) => filetype::DIRECTORY,
             Kind::File(file) => file.filetype,
             Kind::Socket(socket) => socket.filetype(),
         }
@@ -75,7 +83,7 @@ impl Entry {
     /// Index of the mount that it lies in.
     pub fn mount(&self) -> Option<usize> {
         match &self.kind {
-            Kind::Stream(_) | Kind::Socket(_) => None,
+            Kind::Stream(_) | Kind::Socket(_) | Kind::SocketDirectory(_) => None,
             Kind::Directory(directory) => Some(directory.mount),
             Kind::File(file) => file.mount,
         }
@@ -131,6 +139,7 @@ impl Host {
     fn preopen_name(&self, fd: u32) -> Result<&str, Errno> {
         match &self.table.get(fd)?.kind {
             Kind::Directory(directory) if directory.preopen => Ok(&self.mounts[directory.mount].config.guest),
+            Kind::SocketDirectory(directory) => Ok(directory.guest_path()),
             _ => Err(Errno::Badf),
         }
     }

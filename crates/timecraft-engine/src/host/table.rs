@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::directories::Listing;
-use super::sockets::Socket;
+use super::sockets::{Socket, SocketDirectory};
 use super::streams::Stream;
 use crate::Errno;
 
@@ -16,6 +16,8 @@ pub(super) enum Kind {
     File(OpenFile),
     /// A socket that the guest has opened or accepted.
     Socket(Box<Socket>),
+    /// A directory whose names are sockets.
+    SocketDirectory(SocketDirectory),
 }
 
 #[derive(Debug)]
@@ -49,7 +51,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// The kernel's descriptor of what is a file in the widest sense. A socket has none, or several: what files can
-    /// do, it can't.
+    /// do, it can't. A directory of sockets is ours alone.
     #[inline]
     pub fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
         match &self.kind {
@@ -57,6 +59,7 @@ impl Entry {
             Kind::Directory(directory) => Ok(directory.fd.as_fd()),
             Kind::File(file) => Ok(file.fd.as_fd()),
             Kind::Socket(_) => Err(Errno::Spipe),
+            Kind::SocketDirectory(_) => Err(Errno::Notsup),
         }
     }
 

@@ -172,7 +172,7 @@ impl Entry {
     /// Rights and kind for reading bytes. The kind comes first: a directory is no file, whatever its rights.
     fn require_readable(&self, rights: u64) -> Result<(), Errno> {
         match self.kind {
-            Kind::Directory(_) => Err(Errno::Isdir),
+            Kind::Directory(_) | Kind::SocketDirectory(_) => Err(Errno::Isdir),
             // As POSIX says of a descriptor that isn't open for reading, and as the WASI test suite wants it.
             _ if self.rights_base & rights::FD_READ == 0 => Err(Errno::Badf),
             _ => self.require(rights),
@@ -182,7 +182,7 @@ impl Entry {
     /// Rights and kind for writing bytes.
     fn require_writable(&self, rights: u64) -> Result<(), Errno> {
         match self.kind {
-            Kind::Directory(_) => Err(Errno::Badf),
+            Kind::Directory(_) | Kind::SocketDirectory(_) => Err(Errno::Badf),
             _ if self.rights_base & rights::FD_WRITE == 0 => Err(Errno::Badf),
             _ => self.require(rights),
         }
@@ -199,7 +199,7 @@ impl Entry {
     fn write(&self, bytes: &[u8], kill: &KillSwitch, quota: &mut Quota) -> Result<usize, Stop> {
         match &self.kind {
             Kind::Stream(stream) => stream.write(bytes, self.flags & fdflags::NONBLOCK != 0, kill),
-            Kind::Directory(_) | Kind::Socket(_) => Err(Errno::Badf.into()),
+            Kind::Directory(_) | Kind::Socket(_) | Kind::SocketDirectory(_) => Err(Errno::Badf.into()),
             Kind::File(file) => {
                 let put = || Ok(retry(|| rustix::io::write(&file.fd, bytes))?);
                 let at = if self.flags & fdflags::APPEND != 0 { Position::End } else { Position::Current };

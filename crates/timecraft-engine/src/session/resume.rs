@@ -69,8 +69,14 @@ fn shadow_config(host: &HostConfig, scratch: PathBuf, started_unix_ns: u64) -> S
         guest: mount.guest.clone(),
         read_only: mount.read_only,
     });
-    let sockets = preopened_sockets(host);
-    ShadowConfig { mounts: mounts.collect(), sockets, scratch, scratch_bytes_max: SCRATCH_BYTES_MAX, started_unix_ns }
+    ShadowConfig {
+        mounts: mounts.collect(),
+        socket_paths: host.socket_paths,
+        sockets: preopened_sockets(host),
+        scratch,
+        scratch_bytes_max: SCRATCH_BYTES_MAX,
+        started_unix_ns,
+    }
 }
 
 /// What the live world is made of, when the log is over.

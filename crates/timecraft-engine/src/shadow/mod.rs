@@ -32,8 +32,11 @@ use self::tree::{FileId, Kind, Landed, Name, Tree};
 use crate::abi::bounds::{IOVECS_MAX, PATH_BYTES_MAX, TRANSFER_BYTES_MAX};
 use crate::abi::{clockid, fdflags, filetype, lookupflags, oflags, rights, size, whence};
 use crate::calls;
+use crate::host::SocketDirectory;
 use crate::host::sockets::{PREOPENED_FLAGS, SOCKET_RIGHTS};
-use crate::restore::{MOUNT_RIGHTS_BASE, MOUNT_RIGHTS_INHERITING, RestoredSocket, UNRESTRICTED};
+use crate::restore::{
+    MOUNT_RIGHTS_BASE, MOUNT_RIGHTS_INHERITING, RestoredSocket, SOCKET_DIRECTORY_RIGHTS, UNRESTRICTED,
+};
 use crate::{Call, Errno, Memory};
 
 pub use self::sockets::preopened_sockets;
@@ -54,6 +57,8 @@ pub struct ShadowMount {
 #[derive(Clone, Debug)]
 pub struct ShadowConfig {
     pub mounts: Vec<ShadowMount>,
+    /// Whether the guest found sockets as paths.
+    pub socket_paths: bool,
     /// The sockets that the guest had from its start, in their order.
     pub sockets: Vec<RestoredSocket>,
     /// Directory for files without a name: what the guest wrote, and what is rebuilt of it.
@@ -94,6 +99,7 @@ enum Target {
     Mount(usize),
     Node(FileId),
     Socket(SocketId),
+    SocketDirectory(SocketDirectory),
 }
 
 #[derive(Clone, Debug)]
@@ -231,6 +237,10 @@ impl Shadow {
             let entry = at_start(Target::Mount(mount), MOUNT_RIGHTS_BASE, MOUNT_RIGHTS_INHERITING);
             open.insert(3 + mount as u32, entry);
         }
+        for directory in SocketDirectory::ALL.into_iter().filter(|_| config.socket_paths) {
+            let target = Target::SocketDirectory(directory);
+            open.insert(open.len() as u32, at_start(target, SOCKET_DIRECTORY_RIGHTS, MOUNT_RIGHTS_INHERITING));
+        }
         let (tree, mut sockets) = (Tree::default(), Sockets::default());
         for socket in config.sockets.clone() {
             let target = Target::Socket(sockets.insert(socket));
@@ -291,7 +301,7 @@ impl Shadow {
     /// The open descriptors, in order of number.
     pub fn descriptors(&self) -> Vec<Held> {
         let name = |target| match target {
-            Target::Stdio(_) | Target::Socket(_) => None,
+            Target::Stdio(_) | Target::Socket(_) | Target::SocketDirectory(_) => None,
             Target::Mount(mount) => Some((mount, Vec::new())),
             Target::Node(id) => self.tree.node(id).names.first().map(|name| (name.mount, name.path.clone())),
         };
@@ -418,7 +428,7 @@ impl Shadow {
         Ok(match self.open.get(&fd).map(|open| open.target) {
             Some(Target::Mount(mount)) => Some(Name { mount, path: Vec::new() }),
             Some(Target::Node(id)) => self.tree.node(id).names.first().cloned(),
-            Some(Target::Stdio(_) | Target::Socket(_)) | None => None,
+            Some(Target::Stdio(_) | Target::Socket(_) | Target::SocketDirectory(_)) | None => None,
         })
     }
 
@@ -451,7 +461,7 @@ impl Shadow {
                 self.tree.collect(&mut self.scratch, id);
             }
             Target::Socket(id) => self.sockets.remove(id),
-            Target::Stdio(_) | Target::Mount(_) => {}
+            Target::Stdio(_) | Target::Mount(_) | Target::SocketDirectory(_) => {}
         }
     }
 
@@ -559,6 +569,9 @@ impl Shadow {
     fn fd_read(&mut self, record: &Record<'_>) -> Result<(), ShadowError> {
         let count = u64::from(record.result_u32(3)?);
         let open = self.held(record, 0)?;
+        if let Target::Socket(id) = open.target {
+            return self.socket_read(record, id);
+        }
         open.offset = match open.offset {
             Offset::At(offset) => Offset::At(offset + count),
             Offset::Tail(offset) => Offset::Tail(offset + count),
@@ -656,6 +669,9 @@ impl Shadow {
     }
 
     fn path_open(&mut self, record: &Record<'_>) -> Result<(), ShadowError> {
+        if let Target::SocketDirectory(directory) = self.held(record, 0)?.target {
+            return self.open_socket(record, directory);
+        }
         let flags = record.arg(4)? as u16;
         let exclusive = flags & oflags::CREAT != 0 && flags & oflags::EXCL != 0;
         let name = self.name(record, 0, 2, follows(record)? && !exclusive)?;

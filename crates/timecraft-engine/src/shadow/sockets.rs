@@ -5,11 +5,15 @@ use std::net::SocketAddr;
 
 use super::{Offset, Open, Record, Shadow, ShadowError, Target, u32_at};
 use crate::Call;
-use crate::abi::socket as abi;
-use crate::host::HostConfig;
-use crate::host::sockets::{SOCKET_RIGHTS, address};
+use crate::abi::{rights, socket as abi};
+use crate::host::sockets::{SOCKET_RIGHTS, address, named};
+use crate::host::{HostConfig, SocketDirectory};
 use crate::network::{Address, Transport};
 use crate::restore::{RestoredSocket, SocketRole};
+
+fn abi_family(address: &Address) -> u32 {
+    if address.ip().is_some_and(|ip| ip.is_ipv6()) { abi::FAMILY_INET6 } else { abi::FAMILY_INET4 }
+}
 
 /// A socket's number, never given twice.
 pub(super) type SocketId = u64;
@@ -75,7 +79,7 @@ impl Shadow {
     fn socket(&mut self, record: &Record<'_>) -> Result<Option<&mut RestoredSocket>, ShadowError> {
         match self.held(record, 0)?.target {
             Target::Socket(id) => Ok(self.sockets.open.get_mut(&id)),
-            Target::Stdio(_) | Target::Mount(_) | Target::Node(_) => Ok(None),
+            _ => Ok(None),
         }
     }
 
@@ -105,6 +109,38 @@ impl Shadow {
         let family = record.arg(0)? as u32;
         let socket = RestoredSocket { family, transport, local: None, peer: None, role: SocketRole::Idle };
         self.add_socket(record, record.result_u32(2)?, socket, SOCKET_RIGHTS, 0)
+    }
+
+    /// `path_open` beneath a directory of sockets.
+    pub(super) fn open_socket(&mut self, record: &Record<'_>, directory: SocketDirectory) -> Result<(), ShadowError> {
+        let no_name = |_| record.malformed("there is no such socket");
+        let named = directory.named(record.path(2)?).map_err(no_name)?;
+        let address = if named.listens { named.own().ok() } else { named.literal() };
+        let family = address.as_ref().map_or(abi::FAMILY_INET4, abi_family);
+        let (local, peer, role) = if named.listens {
+            (address, None, SocketRole::Listening { backlog: named::BACKLOG })
+        } else {
+            (None, address, SocketRole::Connected)
+        };
+        let socket = RestoredSocket { family, transport: named.transport, local, peer, role };
+        let (rights_base, flags) = named::opened(record.arg(5)? & rights::ALL, record.arg(7)? as u16);
+        self.add_socket(record, record.result_u32(8)?, socket, rights_base, flags)
+    }
+
+    /// `fd_read` on a socket. A listener has told the descriptor of the next connection.
+    pub(super) fn socket_read(&mut self, record: &Record<'_>, id: SocketId) -> Result<(), ShadowError> {
+        let listener = self.sockets.get(id);
+        if !matches!(listener.role, SocketRole::Listening { .. } | SocketRole::Preopened(_)) {
+            return Ok(());
+        }
+        let accepted = RestoredSocket { role: SocketRole::Connected, ..listener.clone() };
+        let count = record.result_u32(3)? as usize;
+        let line: Vec<u8> = record.written.iter().flat_map(|(_, bytes)| *bytes).copied().take(count).collect();
+        let fd = std::str::from_utf8(&line).ok().and_then(|line| line.trim_end().parse().ok());
+        let fd = fd.ok_or_else(|| record.malformed("a listener has told no descriptor"))?;
+        let open = self.held(record, 0)?;
+        let (rights_base, flags) = (open.rights_inheriting, open.flags);
+        self.add_socket(record, fd, accepted, rights_base, flags)
     }
 
     pub(super) fn sock_bind(&mut self, record: &Record<'_>) -> Result<(), ShadowError> {

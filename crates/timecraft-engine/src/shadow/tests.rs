@@ -54,6 +54,7 @@ impl World {
         let mounts = vec![ShadowMount { host: mount.path().into(), guest: "/data".into(), read_only: false }];
         let config = ShadowConfig {
             mounts,
+            socket_paths: false,
             sockets: vec![],
             scratch: scratch.path().into(),
             scratch_bytes_max,

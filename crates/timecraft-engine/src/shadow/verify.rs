@@ -228,9 +228,10 @@ impl Shadow {
         for (fd, open) in &self.open {
             let kind = self.descriptor_kind(*fd, open, &found, &mut rebuilt)?;
             let (rights_base, rights_inheriting) = match kind {
-                DescriptorKind::Stdio(_) | DescriptorKind::Mount { .. } | DescriptorKind::Socket(_) => {
-                    (open.rights_base, open.rights_inheriting)
-                }
+                DescriptorKind::Stdio(_)
+                | DescriptorKind::Mount { .. }
+                | DescriptorKind::Socket(_)
+                | DescriptorKind::SocketDirectory(_) => (open.rights_base, open.rights_inheriting),
                 _ => {
                     let is_directory = matches!(kind, DescriptorKind::Directory { .. });
                     opened_rights(is_directory, open.rights_base, open.rights_inheriting)
@@ -285,6 +286,7 @@ impl Shadow {
         let id = match open.target {
             Target::Stdio(number) => return Ok(DescriptorKind::Stdio(number)),
             Target::Mount(mount) => return Ok(DescriptorKind::Mount { mount }),
+            Target::SocketDirectory(directory) => return Ok(DescriptorKind::SocketDirectory(directory)),
             Target::Socket(socket) => return Ok(DescriptorKind::Socket(self.sockets.get(socket).clone())),
             Target::Node(id) => id,
         };

@@ -13,7 +13,7 @@ use crate::network::{Answer, Resolve, Ticket};
 use crate::{Errno, KillSwitch, Memory};
 
 /// Names and services longer than this are none, bytes.
-const NAME_BYTES_MAX: u32 = 256;
+pub(super) const NAME_BYTES_MAX: u32 = 256;
 
 /// Services that programs ask for by name. Everything else is a number, as the table of the machine is no business of
 /// a guest.
@@ -150,7 +150,7 @@ fn text(memory: &mut Memory<'_>, ptr: u32, len: u32) -> Result<String, Errno> {
     Ok(std::str::from_utf8(bytes).map_err(|_| Errno::Ilseq)?.to_owned())
 }
 
-fn port(service: &str, flags: u16) -> Result<u16, Errno> {
+pub(super) fn port(service: &str, flags: u16) -> Result<u16, Errno> {
     if service.is_empty() {
         return Ok(0);
     }
@@ -162,7 +162,7 @@ fn port(service: &str, flags: u16) -> Result<u16, Errno> {
 }
 
 /// What a name means without asking anybody; `None` if somebody must be asked.
-fn known(node: &str, flags: u16) -> Option<Vec<IpAddr>> {
+pub(super) fn known(node: &str, flags: u16) -> Option<Vec<IpAddr>> {
     let loopback = || vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     if node.is_empty() && flags & abi::AI_PASSIVE != 0 {
         return Some(vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]);
@@ -217,7 +217,7 @@ impl Host {
 
     fn resolve(&mut self, name: String, hints: &Hints) -> Result<Vec<IpAddr>, Stop> {
         let request = Resolve { name, ipv4: hints.ipv4, ipv6: hints.ipv6 };
-        let ticket = self.net.network.resolve(request);
+        let ticket = self.net.network().resolve(request);
         loop {
             match ticket.poll() {
                 Some(Ok(Answer::Addresses(addresses))) => return Ok(addresses),

@@ -112,7 +112,7 @@ impl Datagrams {
 
     fn dial(&mut self, to: SocketAddr, net: &mut Net) -> Result<(), Errno> {
         let from = self.binding.as_ref().and_then(|binding| net.is_public(&binding.address));
-        self.dialling = Some((to, net.network.dial(Dial { transport: Transport::Datagram, to, from })));
+        self.dialling = Some((to, net.network().dial(Dial { transport: Transport::Datagram, to, from })));
         self.settle()
     }
 

@@ -23,7 +23,7 @@ const INBOX_DATAGRAMS_MAX: usize = 1024;
 /// What a datagram counts beside its bytes: otherwise empty ones would be free.
 const DATAGRAM_OVERHEAD_BYTES: usize = 64;
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod address;
 mod addrinfo;
 mod datagrams;
 mod loopback;
+pub(crate) mod named;
 mod options;
 mod preopened;
 pub(super) mod restored;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use rustix::event::PollFlags;
 
 use self::address::Version;
+pub use self::named::SocketDirectory;
 pub(crate) use self::preopened::PREOPENED_FLAGS;
 pub(super) use self::socket::{Family, Net, Received, Socket};
 use super::arguments::Arguments;
@@ -236,6 +238,9 @@ impl Host {
 
     /// `fd_read` on a socket.
     pub(super) fn socket_read(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
+        if self.socket_paths && self.socket_mut(args.u32(0))?.is_listening() {
+            return self.read_accepted(args, memory);
+        }
         let received = self.receive(args.u32(0), (args.u32(1), args.u32(2)), 0, memory, |_, _| Ok(()))?;
         memory.write_u32(args.u32(3), received.count as u32)?;
         Ok(())

@@ -5,7 +5,7 @@ use super::{SOCKET_RIGHTS, entry};
 use crate::Errno;
 use crate::abi::fdflags;
 use crate::host::{Host, HostError, PreopenedDial, PreopenedListener};
-use crate::network::{Address, Connection};
+use crate::network::{Address, Connection, Transport};
 
 /// Flags of their descriptors: guests wait with `poll_oneoff`.
 pub(crate) const PREOPENED_FLAGS: u16 = fdflags::NONBLOCK;
@@ -25,7 +25,7 @@ impl Host {
             let (local, peer) = (Address::Inet(local), Address::Inet(peer));
             let made = match socket {
                 Some(socket) => Socket::accepted(Family::of(&local), Connection { socket, local, peer }),
-                None => Ok(Socket::lost(Family::of(&local), Some(local), Some(peer))),
+                None => Ok(Socket::lost(Family::of(&local), Transport::Stream, Some(local), Some(peer))),
             };
             self.preopen_socket(made, name, "give a connected socket")?;
         }

@@ -17,15 +17,17 @@ pub(in crate::host) fn restored(socket: &RestoredSocket, net: &mut Net) -> Resul
         3 => Family::Unix,
         _ => return Err(Errno::Afnosupport),
     };
-    if socket.role == SocketRole::Connected && socket.transport == Transport::Stream {
-        return Ok(Socket::lost(family, socket.local.clone(), socket.peer.clone()));
+    // A datagram socket whose peer had a name is lost, too: the name may mean another peer by now.
+    let is_lost = socket.transport == Transport::Stream || socket.peer.is_none();
+    if socket.role == SocketRole::Connected && is_lost {
+        return Ok(Socket::lost(family, socket.transport, socket.local.clone(), socket.peer.clone()));
     }
     let mut made = Socket::open(family, socket.transport)?;
     if let Some(local) = &socket.local {
         match made.bind(local, net) {
             // It was no binding's address: that of a connection whose error the guest has seen.
             Err(Errno::Addrnotavail) if socket.role == SocketRole::Idle => {
-                return Ok(Socket::lost(family, socket.local.clone(), None));
+                return Ok(Socket::lost(family, socket.transport, socket.local.clone(), None));
             }
             done => done?,
         }

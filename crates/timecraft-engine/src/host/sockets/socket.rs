@@ -4,13 +4,14 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::PollFlags;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use super::datagrams::Datagrams;
-use super::loopback::{self, Attempt, Binding, Endpoint, Inbox, Ports, Queue, is_wildcard, reached};
+use super::loopback::{self, Attempt, Binding, Endpoint, Inbox, Ports, Queue, is_wildcard, lock, reached};
+use super::named::Candidates;
 use super::options::Options;
 use crate::Errno;
 use crate::abi::filetype;
@@ -49,16 +50,22 @@ impl Family {
 }
 
 /// What sockets share: the guest's loopback, and what lies beyond.
+#[derive(Clone)]
 pub(in crate::host) struct Net {
     pub(super) ports: Arc<Mutex<Ports>>,
-    pub network: Box<dyn Network>,
+    network: Arc<Mutex<Box<dyn Network>>>,
     own: (Option<Ipv4Addr>, Option<Ipv6Addr>),
 }
 
 impl Net {
     pub fn new(network: Box<dyn Network>) -> Self {
         let own = network.addresses();
-        Net { ports: Arc::default(), network, own }
+        Net { ports: Arc::default(), network: Arc::new(Mutex::new(network)), own }
+    }
+
+    /// What lies beyond loopback, for a request.
+    pub fn network(&self) -> MutexGuard<'_, Box<dyn Network>> {
+        lock(&self.network)
     }
 
     /// Whether the address is the guest itself.
@@ -99,6 +106,8 @@ pub(in crate::host) struct Socket {
     /// an error for the peer, which TCP doesn't.
     read_shut: bool,
     write_shut: bool,
+    /// Where else it may connect to, if the first address doesn't answer.
+    pub(super) candidates: Option<Box<Candidates>>,
 }
 
 #[derive(Debug)]
@@ -174,12 +183,13 @@ impl Socket {
             local: None,
             read_shut,
             write_shut,
+            candidates: None,
         }
     }
 
     /// A socket whose connection died with the process that is resumed.
-    pub fn lost(family: Family, local: Option<Address>, peer: Option<Address>) -> Self {
-        Socket { local, ..Socket::with(family, Transport::Stream, State::Lost(peer)) }
+    pub fn lost(family: Family, transport: Transport, local: Option<Address>, peer: Option<Address>) -> Self {
+        Socket { local, ..Socket::with(family, transport, State::Lost(peer)) }
     }
 
     /// A listener that somebody else has opened.
@@ -245,6 +255,7 @@ impl Socket {
         };
         let connection = match reply {
             Ok(Answer::Connected(connection) | Answer::Secured(connection, _)) => Ok(connection),
+            Ok(Answer::Addresses(addresses)) => return self.try_candidates(addresses, Errno::Noent),
             Ok(_) => Err(Errno::Proto),
             Err(errno) => Err(errno),
         };
@@ -257,7 +268,9 @@ impl Socket {
                 self.options.apply(socket.as_fd());
                 self.local = Some(local);
                 self.state = State::Connected(Connected { socket, peer, _binding: binding });
+                self.candidates = None;
             }
+            Err(errno) if self.candidates.is_some() => self.try_candidates(Vec::new(), errno),
             Err(errno) => {
                 self.error = Some(errno);
                 self.state = if secures { State::Lost(None) } else { State::Idle(binding) };
@@ -298,7 +311,7 @@ impl Socket {
                 // A port that nobody has chosen is nobody's to publish.
                 if let Some(at) = public.filter(|_| address.port() != 0) {
                     let request = Listen { transport: Transport::Datagram, at, backlog: 0 };
-                    datagrams.asked = Some(net.network.listen(request));
+                    datagrams.asked = Some(net.network().listen(request));
                     self.settle();
                 }
             }
@@ -325,7 +338,7 @@ impl Socket {
         let Some(binding) = binding.take() else { return Err(Errno::Inval) };
         binding.answer(Endpoint::Listener(Arc::clone(&queue)));
         let request = |at| Listen { transport: Transport::Stream, at, backlog };
-        let asked = net.is_public(&binding.address).map(|at| net.network.listen(request(at)));
+        let asked = net.is_public(&binding.address).map(|at| net.network().listen(request(at)));
         self.state = State::Listening(Listener { binding, queue, outside: None, asked, shut: false });
         self.settle();
         Ok(())
@@ -361,7 +374,7 @@ impl Socket {
             Address::Inet(inet) if !net.is_local(&to) => {
                 let from = self.local.as_ref().and_then(|local| net.is_public(local));
                 let request = Dial { transport: Transport::Stream, to: *inet, from };
-                let ticket = net.network.dial(request);
+                let ticket = net.network().dial(request);
                 self.wait_for(ticket, false)
             }
             _ => self.connect_loopback(to, net),
@@ -369,7 +382,7 @@ impl Socket {
     }
 
     /// Waits for the ticket, which may be answered already.
-    fn wait_for(&mut self, ticket: Ticket, secures: bool) -> Result<(), Errno> {
+    pub(super) fn wait_for(&mut self, ticket: Ticket, secures: bool) -> Result<(), Errno> {
         let binding = if let State::Idle(binding) = &mut self.state { binding.take() } else { None };
         self.state = State::Connecting(Connecting { ticket, binding, secures });
         self.settle();
@@ -439,7 +452,7 @@ impl Socket {
         let State::Connected(connected) = std::mem::replace(&mut self.state, State::Lost(None)) else {
             return Err(Errno::Notconn);
         };
-        let ticket = net.network.secure(Secure { socket: connected.socket, name, protocols: Vec::new() });
+        let ticket = net.network().secure(Secure { socket: connected.socket, name, protocols: Vec::new() });
         match self.wait_for(ticket, true) {
             Err(Errno::Inprogress) => Ok(()),
             done => done,

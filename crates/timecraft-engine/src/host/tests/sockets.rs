@@ -17,6 +17,7 @@ use crate::restore::{Descriptor, DescriptorKind, Restored, RestoredSocket, Socke
 use crate::{Kill, network::Transport};
 
 mod outside;
+mod paths;
 mod preopened;
 
 const INET4: u64 = abi::FAMILY_INET4 as u64;

@@ -7,13 +7,13 @@ use crate::shadow::{SCRATCH_BYTES_MAX, Shadow, ShadowConfig, preopened_sockets};
 
 /// A network that answers when the test says so.
 #[derive(Clone, Default)]
-struct Scripted(Arc<Mutex<Vec<(Asked, Promise)>>>);
+pub(super) struct Scripted(Arc<Mutex<Vec<(Asked, Promise)>>>);
 
 #[derive(Debug)]
-enum Asked {
+pub(super) enum Asked {
     Dial(Dial),
     Listen(Listen),
-    Resolve,
+    Resolve(Resolve),
     Secure(Secure),
 }
 
@@ -26,6 +26,14 @@ impl Scripted {
 
     fn take(&self) -> (Asked, Promise) {
         self.0.lock().unwrap().remove(0)
+    }
+
+    /// What the guest asks next, once it does.
+    pub fn awaited(&self) -> (Asked, Promise) {
+        while self.0.lock().unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+        self.take()
     }
 }
 
@@ -43,13 +51,14 @@ impl Network for Scripted {
     }
 
     fn resolve(&mut self, request: Resolve) -> Ticket {
-        if request.name != "db.internal" {
-            return Ticket::answered(Err(Errno::Noent));
+        match request.name.as_str() {
+            "db.internal" => {
+                let addresses = vec![[10, 0, 0, 9].into(), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+                Ticket::answered(Ok(Answer::Addresses(addresses)))
+            }
+            "slow.internal" => self.ask(Asked::Resolve(request)),
+            _ => Ticket::answered(Err(Errno::Noent)),
         }
-        let ticket = self.ask(Asked::Resolve);
-        let (_, promise) = self.take();
-        promise.complete(Ok(Answer::Addresses(vec![[10, 0, 0, 9].into(), IpAddr::V6(Ipv6Addr::LOCALHOST)])));
-        ticket
     }
 
     fn secure(&mut self, request: Secure) -> Ticket {
@@ -63,7 +72,7 @@ fn networked() -> (Guest, Scripted) {
     (Guest::new(config), network)
 }
 
-fn connection(socket: impl Into<OwnedFd>, local: &str, peer: &str) -> Connection {
+pub(super) fn connection(socket: impl Into<OwnedFd>, local: &str, peer: &str) -> Connection {
     let inet = |text: &str| Address::Inet(text.parse().unwrap());
     Connection { socket: socket.into(), local: inet(local), peer: inet(peer) }
 }
@@ -311,15 +320,18 @@ fn a_session_replays_without_a_socket() {
     let live = session(&mut recorder);
     let errors: Vec<_> = live.iter().map(|(errno, _)| *errno).filter(|errno| *errno != Errno::Success).collect();
     assert_eq!(errors, [Errno::Again, Errno::Isconn]);
-    let mut records = std::mem::take(&mut recorder.sink_mut().records);
-    let start =
-        crate::recorder::OwnedRecord { call: crate::recorder::CALL_START, args: vec![0, 0], ..Default::default() };
-    records.insert(0, start);
+    let records = begun(std::mem::take(&mut recorder.sink_mut().records));
+    let options = Options { poison: true, ..Options::default() };
+    assert!(session(&mut Replayer::new(MemorySource::new(records), options)) == live);
+}
+
+/// The records behind the beginning of an epoch.
+pub(super) fn begun(mut records: Vec<OwnedRecord>) -> Vec<OwnedRecord> {
+    records.insert(0, OwnedRecord { call: CALL_START, args: vec![0, 0], ..OwnedRecord::default() });
     for (seq, record) in records.iter_mut().enumerate() {
         record.seq = seq as u64;
     }
-    let options = Options { poison: true, ..Options::default() };
-    assert!(session(&mut Replayer::new(MemorySource::new(records), options)) == live);
+    records
 }
 
 /// Does what a guest does from call `from` to `to`: a listener with one connection, a datagram socket, a failed dial.
@@ -355,13 +367,11 @@ fn servant(system: &mut dyn System, calls: std::ops::Range<usize>) -> Vec<Errno>
 }
 
 /// A process whose log is these records, to go on with what the configuration gives it.
-pub(super) fn resumed(mut records: Vec<OwnedRecord>, config: HostConfig) -> Resumer<MemorySource, Host> {
-    records.insert(0, OwnedRecord { call: CALL_START, args: vec![0, 0], ..OwnedRecord::default() });
-    for (seq, record) in records.iter_mut().enumerate() {
-        record.seq = seq as u64;
-    }
+pub(super) fn resumed(records: Vec<OwnedRecord>, config: HostConfig) -> Resumer<MemorySource, Host> {
+    let records = begun(records);
     let shadow = ShadowConfig {
         mounts: Vec::new(),
+        socket_paths: config.socket_paths,
         sockets: preopened_sockets(&config),
         scratch: std::env::temp_dir(),
         scratch_bytes_max: SCRATCH_BYTES_MAX,

@@ -239,7 +239,7 @@ fn opening_waits_for_the_network() {
     let kill = Arc::clone(&guest.kill);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            network.awaited();
+            let _unanswered = network.awaited();
             kill.request(Kill::Signal(15));
         });
         let (path, len) = guest.put(b"slow.internal/80");

@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
@@ -134,9 +135,10 @@ def go_version() -> str:
 def clang() -> str:
     """A clang that makes modules of C programs."""
     for name in filter(shutil.which, CLANGS):
-        probe = [name, *C_FLAGS, "-x", "c", "-o", os.devnull, "-"]
-        if not subprocess.run(probe, input=b"int main(void) { return 0; }", capture_output=True).returncode:
-            return name
+        with tempfile.TemporaryDirectory() as folder:
+            probe = [name, *C_FLAGS, "-x", "c", "-o", f"{folder}/probe.wasm", "-"]
+            if not subprocess.run(probe, input=b"int main(void) { return 0; }", capture_output=True).returncode:
+                return name
     raise BuildError(f"no clang here builds WASI programs. On Debian and Ubuntu: apt install {C_PACKAGES}")
 
 

@@ -17,7 +17,7 @@ from timecraftd.network.policy import Policy
 from timecraftd.network.publish import parse_publication
 from timecraftd.network.rules import parse_rule
 from timecraftd.network.thread import GatewayThread
-from timecraftd.network.virtual import VirtualNetwork
+from timecraftd.network.virtual import GUEST_NUMBER_MIN, VirtualNetwork
 from timecraftd.registry.home import write_atomically
 
 if TYPE_CHECKING:
@@ -91,15 +91,15 @@ class HostNetwork:
         published = tuple(parse_publication(text) for text in request.publish)
         virtual = VirtualNetwork.of(self._config.guests_ipv4, self._config.guests_ipv6)
         directory = GuestDirectory(os.path.join(home, "guests"), virtual)
-        addresses: tuple[str, ...] = ()
+        number = GUEST_NUMBER_MIN
         # A guest that no rule lets speak with others isn't seen by them either.
         if any(rule.target.kind == "guest" for rule in policy.rules):
             before = read_state(self._process_dir) or {}
             self._member = directory.join(self._name, before.get("number"))
-            addresses = tuple(str(address) for address in virtual.addresses(self._member.number))
+            number = self._member.number
         self._thread = GatewayThread(self._config, neighbours=directory)
         self._thread.start()
-        self.port = engine.network_port(*addresses)
+        self.port = engine.network_port(*map(str, virtual.addresses(number)))
         label = self._name or os.path.basename(self._process_dir)
         self._served = self._thread.add(self.port, GuestNetwork(label, policy, published, self._member))
 

@@ -429,3 +429,30 @@ def test_the_fake_keeps_the_contract():
     request = port.dial("192.0.2.1", 1)
     assert port.take() == [FakeEvent("dial", request, address=("192.0.2.1", 1))]
     port.dispose()
+
+
+@in_loop
+async def test_a_flood_of_requests_leaves_others_their_turn():
+    gateway = Gateway(NetworkConfig())
+    flood, other = FakePort(), FakePort()
+    for port in (flood, other):
+        gateway.add(port, GuestNetwork("test"))
+    requests = [flood.dial("192.0.2.1", number) for number in range(1, 2001)]
+    one = other.dial("192.0.2.1", 1)
+    assert (await other.answer(one)).errno == "EACCES"
+    assert not flood.is_answered(requests[-1])
+    assert [(await flood.answer(request)).errno for request in requests] == ["EACCES"] * 2000
+    await gateway.close()
+    flood.dispose()
+    other.dispose()
+
+
+@in_loop
+async def test_sockets_of_requests_that_were_not_begun_are_closed():
+    async with serve() as (port, _):
+        for _ in range(200):
+            ours, theirs = socket.socketpair()
+            ours.close()
+            port.ask("secure", fd=theirs.detach(), name="a.example")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)

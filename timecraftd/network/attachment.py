@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ from timecraftd.network.resolve import RefusedError, Resolver
 from timecraftd.network.tls import Contexts, Session, TlsError
 
 PORT_CHOSEN_MIN = 49152
+EVENTS_MAX = 64
+"""Of one guest that are handled before others have their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class Attachment:
         """Listener to port."""
         self._neighbours: dict[int, asyncio.Task[None]] = {}
         """Port to what serves its neighbours."""
+        self._events: deque[NetworkEvent] = deque()
+        """Taken, but not handled yet."""
         self._loop = asyncio.get_running_loop()
         self._servers = [self._task(self._serve(each, listener)) for each in published for listener in each.listeners]
         self._loop.add_reader(self._port.fileno(), self._take)
@@ -70,6 +75,10 @@ class Attachment:
     async def close(self, linger_s: float) -> None:
         """Withdraws all requests and closes what is open. TLS connections may take a while to send what they hold."""
         self._loop.remove_reader(self._port.fileno())
+        for event in self._events:
+            if event.fd >= 0:
+                os.close(event.fd)
+        self._events.clear()
         tasks = [*self._requests.values(), *self._servers, *self._neighbours.values()]
         for port in list(self._neighbours):
             self._stop_neighbours(port)
@@ -98,12 +107,22 @@ class Attachment:
     # ---- what the guest asks for
 
     def _take(self) -> None:
-        for event in self._port.take():
+        was_idle = not self._events
+        self._events += self._port.take()
+        if was_idle:
+            self._work()
+
+    def _work(self) -> None:
+        """Handles some of what the guest asks for; others have their turn before the rest."""
+        for _ in range(min(len(self._events), EVENTS_MAX)):
+            event = self._events.popleft()
             try:
                 self._handle(event)
             except Exception:  # noqa: BLE001 (one request's trouble mustn't be the others')
                 logger.exception("a guest's request failed in the gateway")
                 self._port.refuse(event.id, "EIO")
+        if self._events:
+            self._loop.call_soon(self._work)
 
     def _handle(self, event: NetworkEvent) -> None:
         match event.kind:
@@ -144,7 +163,7 @@ class Attachment:
             if task.cancelled() or task.exception():
                 if otherwise is not None:
                     otherwise()
-                self._port.refuse(request, "EIO")
+                self._port.refuse(request, "ECANCELED" if task.cancelled() else "EIO")
 
         self._requests[request] = self._task(work)
         self._requests[request].add_done_callback(done)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from timecraftd.network.addresses import Address, endpoint
 from timecraftd.network.decisions import Decisions
@@ -27,10 +27,15 @@ class Guest:
     member: Member | None
     neighbours: Neighbours | None
     """None if the guest neither sees others nor is seen."""
+    _own: tuple[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        ipv4, ipv6 = self.network.addresses(self.number)
+        object.__setattr__(self, "_own", (str(ipv4), str(ipv6)))
 
     def own_address(self, version: int) -> str:
         """The guest's own address of a version of IP."""
-        return str(self.network.address(self.number, version))
+        return self._own[version == 6]
 
     def neighbour_name(self, number: int) -> str:
         """Name of another guest; empty if it has none or isn't there."""

@@ -106,9 +106,10 @@ def _bind(publication: Publication) -> Published:
                 try:
                     sockets[version] = _socket(publication, version, port)
                 except OSError as error:
-                    if sockets and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                        continue  # a host without IPv6
-                    raise
+                    is_last = version == versions[-1] and not sockets
+                    if is_last or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                        raise
+                    continue  # a host that speaks one version of IP only
                 port = sockets[version].getsockname()[1]
             return Published(replace(publication, host_port=port), sockets)
         except OSError as error:

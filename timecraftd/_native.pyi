@@ -150,7 +150,8 @@ class NetworkPort:
         """`errno` is WASI's name of it: EACCES, ECONNREFUSED, ENOENT, ETIMEDOUT... A refused `listen` leaves the guest
         with its loopback."""
     def connected(self, id: int, fd: int, local: _Endpoint, peer: _Endpoint, protocol: str = "") -> bool:
-        """Answers `dial` with a connected socket, and `secure` with one that carries the clear text.
+        """Answers `dial` with a connected socket, and `secure` with one that carries the clear text: its addresses are
+        not looked at, the guest's connection keeps those that it had.
 
         `protocol` is the negotiated one (ALPN), empty if none was.
         """

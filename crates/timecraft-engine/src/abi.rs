@@ -497,6 +497,10 @@ pub mod socket {
     pub const TCP_NODELAY: u32 = 1;
     pub const IPV6_V6ONLY: u32 = 26;
     pub const HOST_TLS: u32 = 1;
+    pub const HOST_ALPN: u32 = 2;
+    /// Protocols that a guest may offer, at most, and the length of one, bytes (RFC 7301).
+    pub const PROTOCOLS_MAX: usize = 16;
+    pub const PROTOCOL_BYTES_MAX: usize = 255;
 
     /// An option's value, at most, bytes. Where a length may also be the address of one, all that is below is a
     /// length: toolchains put nothing into a guest's first KiB.

@@ -243,7 +243,7 @@ impl Shadow {
         }
         let (tree, mut sockets) = (Tree::default(), Sockets::default());
         for socket in config.sockets.clone() {
-            let target = Target::Socket(sockets.insert(socket));
+            let target = Target::Socket(sockets.insert_preopened(socket));
             let entry = Open { flags: PREOPENED_FLAGS, ..at_start(target, SOCKET_RIGHTS, SOCKET_RIGHTS) };
             open.insert(open.len() as u32, entry);
         }
@@ -356,6 +356,7 @@ impl Shadow {
             Call::SockAcceptV1 => self.sock_accept(record, 0, 1),
             Call::SockShutdown => self.sock_shutdown(record),
             Call::SockGetsockopt => self.sock_getsockopt(record),
+            Call::SockSetsockopt => self.sock_setsockopt(record),
             Call::SockGetlocaladdr => self.sock_getlocaladdr(record, 2),
             Call::SockGetlocaladdrV1 => self.sock_getlocaladdr(record, 3),
             // No effect on descriptors, names or content.
@@ -380,7 +381,6 @@ impl Shadow {
             | Call::RandomGet
             | Call::SockRecv
             | Call::SockSend
-            | Call::SockSetsockopt
             | Call::SockSendTo
             | Call::SockRecvFrom
             | Call::SockRecvFromV1

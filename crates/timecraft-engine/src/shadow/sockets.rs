@@ -1,6 +1,6 @@
 //! What the log tells of sockets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::{Offset, Open, Record, Shadow, ShadowError, Target, u32_at};
@@ -22,18 +22,28 @@ pub(super) type SocketId = u64;
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     open: BTreeMap<SocketId, RestoredSocket>,
+    /// Those whose connection is known to have come about: what goes wrong afterwards is its end.
+    established: BTreeSet<SocketId>,
     next: SocketId,
 }
 
 impl Sockets {
-    pub fn insert(&mut self, socket: RestoredSocket) -> SocketId {
+    fn insert(&mut self, socket: RestoredSocket) -> SocketId {
         self.next += 1;
         self.open.insert(self.next, socket);
         self.next
     }
 
+    /// Adds one that is there from the start.
+    pub fn insert_preopened(&mut self, socket: RestoredSocket) -> SocketId {
+        let id = self.insert(socket);
+        self.established.insert(id);
+        id
+    }
+
     pub fn remove(&mut self, id: SocketId) {
         self.open.remove(&id);
+        self.established.remove(&id);
     }
 
     pub fn get(&self, id: SocketId) -> &RestoredSocket {
@@ -191,11 +201,25 @@ impl Shadow {
         Ok(())
     }
 
+    /// TLS is for connections.
+    pub(super) fn sock_setsockopt(&mut self, record: &Record<'_>) -> Result<(), ShadowError> {
+        let target = self.held(record, 0)?.target;
+        if (record.arg(1)? as u32, record.arg(2)? as u32) == (abi::LEVEL_HOST, abi::HOST_TLS)
+            && let Target::Socket(id) = target
+        {
+            self.sockets.established.insert(id);
+        }
+        Ok(())
+    }
+
     /// `SO_ERROR` tells of a connection that didn't come about.
     pub(super) fn sock_getsockopt(&mut self, record: &Record<'_>) -> Result<(), ShadowError> {
         let asks = (record.arg(1)? as u32, record.arg(2)? as u32) == (abi::LEVEL_SOCKET, abi::OPTION_ERROR);
-        if asks
-            && u32_at(record.result(3, 4)?, 0) != 0
+        let target = self.held(record, 0)?.target;
+        if !asks || matches!(target, Target::Socket(id) if self.sockets.established.contains(&id)) {
+            return Ok(());
+        }
+        if u32_at(record.result(3, 4)?, 0) != 0
             && let Some(socket) = self.socket(record)?
             && socket.transport == Transport::Stream
         {

@@ -185,8 +185,8 @@ impl Decoder<'_> {
                 let name = u16::try_from(errno).ok().and_then(Errno::from_raw);
                 name.map_or(Value::Unsigned(u64::from(errno)), |errno| Value::symbol(errno.name()))
             }
-            Ok(number) => Value::Signed(i64::from(number as i32)),
-            Err(_) => {
+            Ok(number) if arg(1) != socket::LEVEL_HOST => Value::Signed(i64::from(number as i32)),
+            Ok(_) | Err(_) => {
                 let total = bytes.len();
                 Value::Bytes { bytes, total }
             }
@@ -426,6 +426,7 @@ fn option_name(level: u64, value: u64) -> Value {
         (Ok(socket::LEVEL_TCP), Ok(socket::TCP_NODELAY)) => Value::symbol("TCP_NODELAY"),
         (Ok(socket::LEVEL_IPV6), Ok(socket::IPV6_V6ONLY)) => Value::symbol("IPV6_V6ONLY"),
         (Ok(socket::LEVEL_HOST), Ok(socket::HOST_TLS)) => Value::symbol("TLS"),
+        (Ok(socket::LEVEL_HOST), Ok(socket::HOST_ALPN)) => Value::symbol("ALPN"),
         _ => Value::Unsigned(value),
     }
 }

@@ -437,8 +437,13 @@ impl Host {
             return Err(Errno::Inval.into());
         }
         memory.write(value, &bytes)?;
-        if let Some(ptr) = out_len {
-            memory.write_u32(ptr, bytes.len() as u32)?;
+        match out_len {
+            Some(ptr) => memory.write_u32(ptr, bytes.len() as u32)?,
+            // Who isn't told the length of a text is told its end.
+            None if (level, name) == (abi::LEVEL_HOST, abi::HOST_ALPN) && (bytes.len() as u32) < room => {
+                memory.write(value + bytes.len() as u32, &[0])?;
+            }
+            None => {}
         }
         Ok(())
     }

@@ -234,7 +234,7 @@ impl Socket {
             socket.candidates = Some(Box::new(candidates(VecDeque::new())));
             let request = Resolve { name: named.host.clone(), ipv4: true, ipv6: true };
             let ticket = net.network().resolve(request);
-            socket.wait_for(ticket, false)
+            socket.wait_for(ticket)
         };
         match begun {
             Ok(()) | Err(Errno::Inprogress) => Ok(socket),

@@ -25,6 +25,8 @@ pub(in crate::host) struct Options {
     linger: Option<u32>,
     pub receive_timeout: Option<Duration>,
     pub send_timeout: Option<Duration>,
+    /// What is offered with TLS (ALPN), in order of preference.
+    pub protocols: Vec<String>,
 }
 
 impl Options {
@@ -84,6 +86,25 @@ fn timeval_bytes(time: Option<Duration>, room: u32) -> Vec<u8> {
     [seconds.to_le_bytes(), micros.to_le_bytes()].concat()
 }
 
+/// Text that ends where the value does, or at a NUL.
+fn text(value: &[u8]) -> Result<&str, Errno> {
+    let text = value.split(|byte| *byte == 0).next().unwrap_or_default();
+    std::str::from_utf8(text).map_err(|_| Errno::Inval)
+}
+
+/// Names of protocols, separated by commas; none is as good as not offering any.
+fn protocols(value: &[u8]) -> Result<Vec<String>, Errno> {
+    let text = text(value)?;
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<String> = text.split(',').map(str::to_owned).collect();
+    let is_name = |name: &String| {
+        (1..=abi::PROTOCOL_BYTES_MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if names.len() <= abi::PROTOCOLS_MAX && names.iter().all(is_name) { Ok(names) } else { Err(Errno::Inval) }
+}
+
 impl Socket {
     /// The value of an option, for a buffer of `room` bytes.
     pub fn option(&mut self, level: u32, name: u32, room: u32) -> Result<Vec<u8>, Errno> {
@@ -106,6 +127,7 @@ impl Socket {
             (abi::LEVEL_SOCKET, abi::OPTION_RCVTIMEO) => return Ok(timeval_bytes(self.options.receive_timeout, room)),
             (abi::LEVEL_SOCKET, abi::OPTION_SNDTIMEO) => return Ok(timeval_bytes(self.options.send_timeout, room)),
             (abi::LEVEL_IPV6, abi::IPV6_V6ONLY) => 1,
+            (abi::LEVEL_HOST, abi::HOST_ALPN) => return Ok(self.negotiated()?.as_bytes().to_vec()),
             _ if is_flag(level, name) => flag(),
             _ => return Err(Errno::Noprotoopt),
         };
@@ -116,9 +138,12 @@ impl Socket {
         let number = || i32_at(value, 0).filter(|_| value.len() == 4).ok_or(Errno::Inval);
         let number = match (level, name) {
             (abi::LEVEL_HOST, abi::HOST_TLS) => {
-                let name = value.split(|byte| *byte == 0).next().unwrap_or_default();
-                let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty()).ok_or(Errno::Inval)?;
-                return self.secure(name.to_owned(), net);
+                let name = text(value)?;
+                return if name.is_empty() { Err(Errno::Inval) } else { self.secure(name.to_owned(), net) };
+            }
+            (abi::LEVEL_HOST, abi::HOST_ALPN) => {
+                self.options.protocols = protocols(value)?;
+                return Ok(());
             }
             (abi::LEVEL_SOCKET, abi::OPTION_LINGER) => {
                 let (on, seconds) = i32_at(value, 0).zip(i32_at(value, 4)).ok_or(Errno::Inval)?;

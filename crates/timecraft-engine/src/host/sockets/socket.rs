@@ -135,8 +135,8 @@ pub(super) struct Listener {
 pub(super) struct Connecting {
     ticket: Ticket,
     binding: Option<Binding>,
-    /// The connection exists, and only becomes another: without an answer there is no way back.
-    secures: bool,
+    /// The peer of a connection that is there and gets TLS: it has its addresses, and there is no way back.
+    secures: Option<Address>,
 }
 
 #[derive(Debug)]
@@ -144,7 +144,9 @@ pub(super) struct Connected {
     pub socket: OwnedFd,
     pub peer: Address,
     /// The port of the connection's beginning.
-    _binding: Option<Binding>,
+    binding: Option<Binding>,
+    /// What TLS has settled on (ALPN), empty for nothing; `None` without TLS.
+    protocol: Option<String>,
 }
 
 impl Drop for Listener {
@@ -209,7 +211,7 @@ impl Socket {
     pub fn accepted(family: Family, connection: Connection) -> Result<Self, Errno> {
         let Connection { socket, local, peer } = connection;
         rustix::io::ioctl_fionbio(&socket, true)?;
-        let connected = Connected { socket, peer, _binding: None };
+        let connected = Connected { socket, peer, binding: None, protocol: None };
         Ok(Socket { local: Some(local), ..Socket::with(family, Transport::Stream, State::Connected(connected)) })
     }
 
@@ -253,27 +255,31 @@ impl Socket {
         else {
             return;
         };
-        let connection = match reply {
-            Ok(Answer::Connected(connection) | Answer::Secured(connection, _)) => Ok(connection),
-            Ok(Answer::Addresses(addresses)) => return self.try_candidates(addresses, Errno::Noent),
-            Ok(_) => Err(Errno::Proto),
-            Err(errno) => Err(errno),
+        let connection = match (reply, &secures) {
+            (Ok(Answer::Connected(connection)), None) => Ok((connection, None)),
+            (Ok(Answer::Secured(connection, protocol)), Some(_)) => Ok((connection, Some(protocol))),
+            (Ok(Answer::Addresses(addresses)), None) => return self.try_candidates(addresses, Errno::Noent),
+            (Ok(_), _) => Err(Errno::Proto),
+            (Err(errno), _) => Err(errno),
         };
         let ready = connection.and_then(|connection| {
-            rustix::io::ioctl_fionbio(&connection.socket, true)?;
+            rustix::io::ioctl_fionbio(&connection.0.socket, true)?;
             Ok(connection)
         });
-        match ready {
-            Ok(Connection { socket, local, peer }) => {
+        match (ready, secures) {
+            (Ok((Connection { socket, local, peer }, protocol)), secured) => {
                 self.options.apply(socket.as_fd());
-                self.local = Some(local);
-                self.state = State::Connected(Connected { socket, peer, _binding: binding });
+                if secured.is_none() {
+                    self.local = Some(local);
+                }
+                let peer = secured.unwrap_or(peer);
+                self.state = State::Connected(Connected { socket, peer, binding, protocol });
                 self.candidates = None;
             }
-            Err(errno) if self.candidates.is_some() => self.try_candidates(Vec::new(), errno),
-            Err(errno) => {
+            (Err(errno), None) if self.candidates.is_some() => self.try_candidates(Vec::new(), errno),
+            (Err(errno), secured) => {
                 self.error = Some(errno);
-                self.state = if secures { State::Lost(None) } else { State::Idle(binding) };
+                self.state = if secured.is_some() { State::Lost(secured) } else { State::Idle(binding) };
             }
         }
     }
@@ -375,16 +381,16 @@ impl Socket {
                 let from = self.local.as_ref().and_then(|local| net.is_public(local));
                 let request = Dial { transport: Transport::Stream, to: *inet, from };
                 let ticket = net.network().dial(request);
-                self.wait_for(ticket, false)
+                self.wait_for(ticket)
             }
             _ => self.connect_loopback(to, net),
         }
     }
 
     /// Waits for the ticket, which may be answered already.
-    pub(super) fn wait_for(&mut self, ticket: Ticket, secures: bool) -> Result<(), Errno> {
+    pub(super) fn wait_for(&mut self, ticket: Ticket) -> Result<(), Errno> {
         let binding = if let State::Idle(binding) = &mut self.state { binding.take() } else { None };
-        self.state = State::Connecting(Connecting { ticket, binding, secures });
+        self.state = State::Connecting(Connecting { ticket, binding, secures: None });
         self.settle();
         match (&self.state, self.error.take()) {
             (State::Connecting(_), _) => Err(Errno::Inprogress),
@@ -411,12 +417,12 @@ impl Socket {
             None => self.family.unnamed(),
         };
         match queue.connect(from.clone(), to.clone())? {
-            Attempt::Waiting(ticket) => self.wait_for(ticket, false),
+            Attempt::Waiting(ticket) => self.wait_for(ticket),
             Attempt::Established(socket) => {
                 let binding = if let State::Idle(binding) = &mut self.state { binding.take() } else { None };
                 self.options.apply(socket.as_fd());
                 self.local = Some(from);
-                self.state = State::Connected(Connected { socket, peer: to, _binding: binding });
+                self.state = State::Connected(Connected { socket, peer: to, binding, protocol: None });
                 Ok(())
             }
         }
@@ -448,14 +454,33 @@ impl Socket {
     /// Hands the connection to the network for TLS with the peer of that name.
     pub fn secure(&mut self, name: String, net: &mut Net) -> Result<(), Errno> {
         self.settle();
-        let State::Connected(_) = &self.state else { return Err(Errno::Notconn) };
-        let State::Connected(connected) = std::mem::replace(&mut self.state, State::Lost(None)) else {
-            return Err(Errno::Notconn);
+        let socket = match &self.state {
+            State::Connected(Connected { socket, protocol: None, .. }) => rustix::io::fcntl_dupfd_cloexec(socket, 0)?,
+            State::Connected(_) => return Err(Errno::Isconn),
+            State::Connecting(Connecting { secures: Some(_), .. }) => return Err(Errno::Already),
+            _ => return Err(Errno::Notconn),
         };
-        let ticket = net.network().secure(Secure { socket: connected.socket, name, protocols: Vec::new() });
-        match self.wait_for(ticket, true) {
-            Err(Errno::Inprogress) => Ok(()),
-            done => done,
+        let ticket = net.network().secure(Secure { socket, name, protocols: self.options.protocols.clone() });
+        if ticket.descriptor().is_none()
+            && let Some(Err(errno)) = ticket.poll()
+        {
+            // Refused before anything was said to the peer: the connection is as it was.
+            return Err(errno);
+        }
+        if let State::Connected(Connected { peer, binding, .. }) = std::mem::replace(&mut self.state, State::Lost(None))
+        {
+            self.state = State::Connecting(Connecting { ticket, binding, secures: Some(peer) });
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// The protocol that TLS has settled on (ALPN); empty if on none.
+    pub fn negotiated(&mut self) -> Result<&str, Errno> {
+        self.settle();
+        match &self.state {
+            State::Connected(Connected { protocol: Some(protocol), .. }) => Ok(protocol),
+            _ => Err(Errno::Notconn),
         }
     }
 
@@ -551,9 +576,10 @@ impl Socket {
     pub fn peer_address(&mut self) -> Result<Address, Errno> {
         self.settle();
         match &self.state {
-            State::Connected(connected) => Ok(connected.peer.clone()),
+            State::Connected(Connected { peer, .. })
+            | State::Connecting(Connecting { secures: Some(peer), .. })
+            | State::Lost(Some(peer)) => Ok(peer.clone()),
             State::Datagrams(datagrams) => datagrams.peer.clone().ok_or(Errno::Notconn),
-            State::Lost(Some(peer)) => Ok(peer.clone()),
             _ => Err(Errno::Notconn),
         }
     }

@@ -19,6 +19,7 @@ use crate::{Kill, network::Transport};
 mod outside;
 mod paths;
 mod preopened;
+mod tls;
 
 const INET4: u64 = abi::FAMILY_INET4 as u64;
 const INET6: u64 = abi::FAMILY_INET6 as u64;

@@ -24,7 +24,7 @@ impl Scripted {
         ticket
     }
 
-    fn take(&self) -> (Asked, Promise) {
+    pub(super) fn take(&self) -> (Asked, Promise) {
         self.0.lock().unwrap().remove(0)
     }
 
@@ -66,7 +66,7 @@ impl Network for Scripted {
     }
 }
 
-fn networked() -> (Guest, Scripted) {
+pub(super) fn networked() -> (Guest, Scripted) {
     let network = Scripted::default();
     let config = HostConfig { network: Box::new(network.clone()), ..HostConfig::default() };
     (Guest::new(config), network)
@@ -117,7 +117,7 @@ fn a_dial_is_answered_later_by_a_real_socket() {
     let (asked, promise) = network.take();
     assert!(matches!(asked, Asked::Secure(Secure { name, .. }) if name == "example.com"));
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    promise.complete(Ok(Answer::Connected(connection(theirs, "10.1.2.3:50000", "93.184.216.34:80"))));
+    promise.complete(Ok(Answer::Secured(connection(theirs, "10.1.2.3:50000", "93.184.216.34:80"), String::new())));
     (&ours).write_all(b"clear text").unwrap();
     assert_eq!(guest.read(client, 99), Ok(b"clear text".to_vec()));
 }

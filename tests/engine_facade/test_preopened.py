@@ -57,7 +57,8 @@ def ask(at: tuple[str, int], text: bytes) -> bytes:
         if text:
             client.sendall(text)
         client.shutdown(socket.SHUT_WR)
-        return client.recv(100)
+        with client.makefile("rb") as answer:
+            return answer.read()
 
 
 def test_a_server_without_an_extension(bench: Bench, tmp_path, listener, connection):

@@ -215,10 +215,10 @@ fn opening_waits_for_the_network() {
             );
             promise.complete(Ok(Answer::Addresses(vec![[10, 0, 0, 8].into(), [10, 0, 0, 9].into()])));
             let (asked, promise) = network.awaited();
-            assert!(matches!(asked, Asked::Dial(Dial { to, from: None, .. }) if to == "10.0.0.8:443".parse().unwrap()));
+            assert!(matches!(asked, Asked::Dial(Dial { to, from: None, .. }) if to == "10.0.0.8:443".parse::<SocketAddr>().unwrap()));
             promise.complete(Err(Errno::Hostunreach));
             let (asked, promise) = network.awaited();
-            assert!(matches!(asked, Asked::Dial(Dial { to, .. }) if to == "10.0.0.9:443".parse().unwrap()));
+            assert!(matches!(asked, Asked::Dial(Dial { to, .. }) if to == "10.0.0.9:443".parse::<SocketAddr>().unwrap()));
             promise.complete(Ok(Answer::Connected(connection(socket, "10.1.2.3:5000", "10.0.0.9:443"))));
         });
         let fd = guest.dev(TCP, "slow.internal/443", 0).unwrap();

@@ -84,6 +84,13 @@ def test_limits(timecraft, guests):
     assert "Limit (137)" in timecraft("ps", "-a").stdout
 
 
+def test_the_limit_on_sockets_is_kept(timecraft, guests):
+    """As what the process was given."""
+    assert timecraft("run", "-q", "--name", "few", "--max-sockets", "7", guests / "hello.wat").returncode == 0
+    limits = json.loads(timecraft("describe", "process", "few", "-o", "json").stdout)
+    assert '"sockets": 7' in json.dumps(limits)
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
 )

@@ -5,13 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import uuid
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.guests import BUILT, Case
+from tests.e2e.guests import BUILT, Case, Pipe
+from timecraftd.engine import spec as specs
 from timecraftd.engine.runtime import Engine
+from timecraftd.engine.spec import LogSpec, ResumeSpec, RunSpec
 
 GUEST = BUILT / "outside.wasm"
 SERVER_IP = "192.0.2.7"
@@ -38,13 +46,15 @@ def echo(server: socket.socket) -> None:
 class Gateway:
     """Answers a guest: one name, one server behind it, and callers for its listener."""
 
-    def __init__(self, port, server: socket.socket) -> None:
+    def __init__(self, port, server: socket.socket, connections: int = CONNECTIONS) -> None:
         self.port = port
         self.server = server
         self.kinds: list[str] = []
         self.callers: list[socket.socket] = []
         self.waiting: list[socket.socket] = []
+        self.connections = connections
         self.listener = 0
+        self.listens = threading.Event()
 
     def serve(self) -> None:
         """Until the guest ends."""
@@ -73,12 +83,13 @@ class Gateway:
         assert event.backlog > 0
         self.listener = event.id
         assert self.port.listening(event.id)
-        for number in range(CONNECTIONS):
+        for number in range(self.connections):
             near, far = socket.socketpair()
             far.sendall(b"%d\n" % number)
             self.callers.append(far)
             self.waiting.append(near)
         self.on_room(event)
+        self.listens.set()
 
     def on_room(self, _event) -> None:
         while self.waiting:
@@ -115,6 +126,46 @@ def test_a_guest_on_the_network(bench, tmp_path):
     for leftover in (server, *gateway.callers):
         leftover.close()
     assert open_sockets() == before
+
+
+def serve_one_and_die(run: str) -> None:
+    """Runs a guest on the network until it has answered one caller; then its host dies."""
+    server = socket.create_server(("127.0.0.1", 0))
+    port = Engine().network_port("10.0.0.2")
+    gateway = Gateway(port, server, connections=1)
+    for target, args in ((gateway.serve, ()), (echo, (server,))):
+        threading.Thread(target=target, args=args, daemon=True).start()
+    guest = Engine().run(replace(eval(run, dict(vars(specs))), network=port))
+    guest.begin()
+    assert gateway.listens.wait(WAIT_S)
+    with gateway.callers[0].makefile("rb") as answer:
+        assert answer.read() == b"you said 0\n"
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_resumed(bench):
+    """A resumed guest listens again, at the gateway that it has then."""
+    (bench.work / "log").mkdir()
+    log = LogSpec(str(bench.work / "log"), str(uuid.uuid4()), b"{}")
+    spec = RunSpec(bench.module_spec(GUEST), (b"outside", b"db.internal:5432", b"2"), log=log)
+    command = f"import sys; from {__name__} import serve_one_and_die; serve_one_and_die(sys.argv[1])"
+    died = subprocess.run([sys.executable, "-c", command, repr(spec)], cwd=Path(__file__).parents[2], timeout=WAIT_S)
+    assert died.returncode == -signal.SIGKILL
+    port, stdout = Engine().network_port("10.0.0.2"), Pipe()
+    with socket.socket() as unused:
+        gateway = Gateway(port, unused, connections=1)
+        thread = threading.Thread(target=gateway.serve)
+        thread.start()
+        run = replace(spec, log=replace(log, epoch=1), network=port, stdout_fd=stdout.write_end)
+        guest = Engine().resume(ResumeSpec(run, str(bench.work)))
+        outcome = guest.wait(WAIT_S)
+        del guest
+        thread.join()
+    assert stdout.finish() == b"served 2\n"
+    assert (outcome.kind, outcome.code) == ("exit", 0), outcome
+    assert gateway.kinds == ["listen", "ended"]
+    assert gateway.callers[0].recv(99) == b"you said 0\n"
+    gateway.callers[0].close()
 
 
 def test_nobody_waits_for_unknown_requests():

@@ -163,7 +163,7 @@ def test_resumed(bench):
         thread.join()
     assert stdout.finish() == b"served 2\n"
     assert (outcome.kind, outcome.code) == ("exit", 0), outcome
-    assert gateway.kinds == ["listen", "ended"]
+    assert gateway.kinds in (["listen", "ended"], ["listen", "closed", "ended"])
     assert gateway.callers[0].recv(99) == b"you said 0\n"
     gateway.callers[0].close()
 

@@ -207,6 +207,7 @@ fn opening_waits_for_the_network() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let socket = std::net::TcpStream::connect(server.local_addr().unwrap()).unwrap();
     let (mut far, _) = server.accept().unwrap();
+    let at = |last| SocketAddr::from(([10, 0, 0, last], 443));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let (asked, promise) = network.awaited();
@@ -215,10 +216,10 @@ fn opening_waits_for_the_network() {
             );
             promise.complete(Ok(Answer::Addresses(vec![[10, 0, 0, 8].into(), [10, 0, 0, 9].into()])));
             let (asked, promise) = network.awaited();
-            assert!(matches!(asked, Asked::Dial(Dial { to, from: None, .. }) if to == "10.0.0.8:443".parse::<SocketAddr>().unwrap()));
+            assert!(matches!(asked, Asked::Dial(Dial { to, from: None, .. }) if to == at(8)));
             promise.complete(Err(Errno::Hostunreach));
             let (asked, promise) = network.awaited();
-            assert!(matches!(asked, Asked::Dial(Dial { to, .. }) if to == "10.0.0.9:443".parse::<SocketAddr>().unwrap()));
+            assert!(matches!(asked, Asked::Dial(Dial { to, .. }) if to == at(9)));
             promise.complete(Ok(Answer::Connected(connection(socket, "10.1.2.3:5000", "10.0.0.9:443"))));
         });
         let fd = guest.dev(TCP, "slow.internal/443", 0).unwrap();

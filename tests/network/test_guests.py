@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 import threading
 import time
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.e2e.guests import BUILT, Bench, Case
+from timecraftd.config import NetworkConfig
 from timecraftd.engine.runtime import Engine
 from timecraftd.network.gateway import GuestNetwork
 from timecraftd.network.neighbours import GuestDirectory
@@ -18,6 +22,7 @@ from timecraftd.network.rules import parse_policy
 from timecraftd.network.thread import GatewayThread
 
 GUEST = BUILT / "outside.wasm"
+TLS_GUEST = BUILT / "tls.wasm"
 WAIT_S = 60
 
 
@@ -102,3 +107,58 @@ def test_guests_reach_each_other(bench, tmp_path, thread, directory, server):
     assert client_at.snapshot()["rules"][0]["count"] >= 1
     for each, run in ((bench, ran), (other, called[0])):
         assert each.replay(GUEST).end == run.end
+
+
+@contextlib.contextmanager
+def tls_server(context):
+    """Answers a line, and the client's end; its port on the host's loopback."""
+
+    def serve():
+        raw, _ = listener.accept()
+        raw.settimeout(WAIT_S)
+        with raw, contextlib.suppress(ssl.SSLError, ConnectionError), context.wrap_socket(raw, True) as tls:
+            tls.sendall(b"echo " + tls.recv(100))
+            assert tls.recv(100) == b""
+            tls.sendall(b"goodbye")
+            tls.unwrap()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(WAIT_S)
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield listener.getsockname()[1]
+        serving.join()
+
+
+@pytest.mark.parametrize(
+    ("server", "protocols", "prints"),
+    [
+        ("a.example", ["h2,http/1.1"], 'echo hello\nagreed upon "http/1.1"\nand then goodbye\n'),
+        ("a.example", [], 'echo hello\nagreed upon ""\nand then goodbye\n'),
+        ("b.example", [], "fd_write: Connection aborted\n"),
+    ],
+)
+def test_the_host_does_tls(bench, tmp_path, directory, server, protocols, prints):
+    """The record holds clear text: a replay needs neither server nor certificates."""
+    authority, ca_file = trustme.CA(), str(tmp_path / "ca.pem")
+    authority.cert_pem.write_to_path(ca_file)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    authority.issue_cert("a.example").configure_cert(context)
+    thread = GatewayThread(NetworkConfig(ca_file=ca_file), neighbours=directory)
+    thread.start()
+    with tls_server(context) as number:
+        port, guest = attach(thread, directory, "client", f"host:{number}")
+        case = Case("tls", TLS_GUEST, args=[f"host.internal:{number}", server, *protocols])
+        ran = bench.run(case, tmp_path, network=port)
+    thread.stop()
+    said = ran.stdout.decode()
+    if server == "a.example":
+        assert (ran.outcome.code, said) == (0, f"10.86.0.1:{number} says {prints}")
+        assert guest.snapshot()["failed"] == []
+    else:
+        assert ran.outcome.code == 1
+        assert said.endswith(prints)
+        (entry,) = guest.snapshot()["failed"]
+        assert "isn't for b.example" in entry["reason"]
+    assert bench.replay(TLS_GUEST).end == ran.end

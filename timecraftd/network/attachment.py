@@ -13,7 +13,6 @@ from typing import Any
 
 from timecraftd.config import NetworkConfig
 from timecraftd.network import dial
-from timecraftd.network.addresses import parse_address
 from timecraftd.network.answers import Answers
 from timecraftd.network.decisions import What, logger
 from timecraftd.network.guest import Guest, subject
@@ -318,7 +317,6 @@ class Attachment:
             raw.close()
             self._fail(event, "secure", about, error.errno, error.reason)
             return
-        local, peer = self._ends(event, raw)
         plain, theirs = socket.socketpair()
         plain.setblocking(False)
 
@@ -326,7 +324,9 @@ class Attachment:
             raw.close()
             plain.close()
 
-        if self._port.connected(event.id, theirs.detach(), local, peer, session.protocol):
+        # The guest's host keeps the addresses that the connection has.
+        nowhere = (self.guest.own_address(4), 0)
+        if self._port.connected(event.id, theirs.detach(), nowhere, nowhere, session.protocol):
             relay = self._task(self._relay(session, plain, about))
             self._relays.add(relay)
             relay.add_done_callback(self._relays.discard)
@@ -338,17 +338,6 @@ class Attachment:
         trouble = await session.relay(plain)
         if trouble:
             self.guest.decisions.failed("secure", about, trouble)
-
-    def _ends(self, event: NetworkEvent, raw: socket.socket) -> tuple[Endpoint, Endpoint]:
-        """Local and remote end of a connection as the guest sees them."""
-        if event.source is not None and event.address is not None:
-            return event.source, event.address
-        if raw.family == socket.AF_UNIX:
-            return (self.guest.own_address(4), 0), (self.guest.own_address(4), 0)
-        version = 4 if raw.family == socket.AF_INET else 6
-        host, port = raw.getpeername()[:2]
-        peer = self.guest.shown(parse_address(host.partition("%")[0]), version)
-        return (self.guest.own_address(version), raw.getsockname()[1]), (peer, port)
 
 
 def _version(address: Endpoint) -> int:

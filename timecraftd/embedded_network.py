@@ -6,11 +6,12 @@ import json
 import os
 import re
 import socket
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from timecraftd.engine.spec import SocketSpec
-from timecraftd.errors import NetworkError, UsageError
+from timecraftd.errors import NetworkError, StateError, UsageError
 from timecraftd.network.gateway import GuestNetwork
 from timecraftd.network.neighbours import GuestDirectory
 from timecraftd.network.policy import Policy
@@ -69,15 +70,17 @@ class HostNetwork:
         self._sockets.clear()
 
     def write_state(self) -> None:
-        """Writes down what was granted and refused so far, if that has changed. Raises StateError."""
+        """Writes down what was granted and refused so far, if that has changed and there is room."""
         if self._served is None:
             return
         state = self._served.snapshot()
         state["number"] = None if self._member is None else self._member.number
         data = json.dumps(state).encode()
         if data != self._written:
-            write_atomically(os.path.join(self._process_dir, "network.json"), data)
-            self._written = data
+            # A full disk is the log's to complain about; this is written again when it changes.
+            with suppress(StateError, OSError):
+                write_atomically(os.path.join(self._process_dir, "network.json"), data)
+                self._written = data
 
     def close(self) -> None:
         """Takes leave of the network. Idempotent."""
@@ -85,6 +88,8 @@ class HostNetwork:
         if self._thread is not None:
             self._thread.stop()
             self._thread = None
+        if self._member is not None:
+            self._member.leave()
 
     def _serve(self, request: NetworkRequest, engine: Engine, home: str) -> None:
         policy = Policy(tuple(parse_rule(text, origin) for text, origin in request.rules))

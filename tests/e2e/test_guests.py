@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.guests import C_CASES, GO_CASES, GUESTS, WAT_CASES, Bench, Case, check, contents, prepare
+from tests.e2e.guests import C_CASES, CASES, GO_CASES, GUESTS, WAT_CASES, Bench, Case, check, contents, prepare
 from timecraftd._native import Guest
 from timecraftd.errors import EngineError, ModuleError
 
 RUN_S = 0.3
 """How long a guest without end runs before it is killed."""
+CHAOS_S = 5.0
+"""How long a guest in a world with faults may take: more than ten times what it takes in a calm one."""
 
 
 def parameters(cases: list[Case], *kinds: str) -> pytest.MarkDecorator:
@@ -88,6 +90,24 @@ def test_is_stopped(case: Case, signal: int, bench: Bench, scratch: Path):
     for changes in ({}, {"poison": True}, {"count": True}):
         again = bench.replay(case.module, **changes)
         assert again.end == live.end, (changes, again.outcome.message)
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_faults_of_the_network_are_replayed(seed: int, bench: Bench, scratch: Path):
+    """Servers and clients in a world with faults end in one way or another, and their replay, without chaos, alike."""
+
+    def give_up(guest: Guest) -> None:
+        # Who waits for what was lost may wait for ever.
+        if guest.wait(CHAOS_S) is None:
+            guest.kill(15)
+
+    case = CASES["loopback"]
+    live = bench.run(case, scratch, give_up, chaos_ratio=0.003, chaos_seed=seed)
+    shown = live.stdout.decode()
+    assert live.outcome.kind == "killed" or (live.outcome.code == 1 and "error: " in shown), shown
+    again = bench.replay(case.module, poison=True)
+    assert again.end == live.end, again.outcome.message
+    assert again.outcome.memory_digest == live.outcome.memory_digest
 
 
 def test_every_guest_has_a_case():

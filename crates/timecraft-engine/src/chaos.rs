@@ -1,14 +1,27 @@
 //! Makes the world worse than it is, so that a guest shows how it copes.
 //!
-//! Faults are decided before the call takes place: a call that fails has had no effect. A recorder above records them
-//! like anything else, so that a replay has the same faults without any chaos.
+//! Faults are decided before the call takes place: a call that fails has had no effect, but for a connection that is
+//! reset, which stays dead. A recorder above records them like anything else, so that a replay has the same faults
+//! without any chaos.
 
+mod sockets;
+
+use std::fmt;
+use std::time::Duration;
+
+use self::sockets::Sockets;
+use crate::abi::bounds::IOVECS_MAX;
 use crate::abi::size;
 use crate::recorder::End;
 use crate::{Call, Errno, Halt, Memory, System};
 
-/// Fails calls of `inner` now and then, with errors that the call could have had, and cuts reads and writes short.
-#[derive(Debug)]
+/// How long a call is delayed, at most.
+const DELAY_MAX: Duration = Duration::from_millis(20);
+/// `sdflags`: both halves.
+const SHUTDOWN_BOTH: u64 = 3;
+
+/// Fails calls of `inner` now and then, with errors that the call could have had; cuts reads and writes short, delays
+/// calls to the network, resets connections, and has none come about.
 pub struct Chaos<S> {
     inner: S,
     /// A call is spared if its draw is at least this; draws have 53 bits.
@@ -17,6 +30,8 @@ pub struct Chaos<S> {
     faults: u64,
     /// The next call passes whatever is drawn.
     spares_next: bool,
+    sockets: Sockets,
+    wait: Box<dyn FnMut(Duration) + Send>,
 }
 
 /// Bits of a draw that decide: as many as an f64 can tell apart.
@@ -24,11 +39,12 @@ const DRAW_BITS: u32 = 53;
 
 impl<S: System> Chaos<S> {
     /// Faults come with probability `ratio` per call that can have any; the same seed gives the same faults to the same
-    /// calls. Ratios beyond 0 to 1 count as the nearest, no number as 0.
-    pub fn new(inner: S, ratio: f64, seed: u64) -> Self {
+    /// calls. Ratios beyond 0 to 1 count as the nearest, no number as 0. `wait` lets time pass, for delays.
+    pub fn new(inner: S, ratio: f64, seed: u64, wait: impl FnMut(Duration) + Send + 'static) -> Self {
         // The conversion saturates, and takes no number for 0.
         let threshold = (ratio.clamp(0.0, 1.0) * f64::from(DRAW_BITS).exp2()) as u64;
-        Chaos { inner, threshold, random: SplitMix64(seed), faults: 0, spares_next: false }
+        let (random, sockets, wait) = (SplitMix64(seed), Sockets::default(), Box::new(wait));
+        Chaos { inner, threshold, random, faults: 0, spares_next: false, sockets, wait }
     }
 
     /// Lets the next call pass. The first one of a resumed process may have taken effect already: the host beneath is
@@ -38,7 +54,7 @@ impl<S: System> Chaos<S> {
         Chaos { spares_next: true, ..self }
     }
 
-    /// Calls that were failed or cut short so far.
+    /// Calls that were failed, cut short or delayed so far.
     pub fn faults(&self) -> u64 {
         self.faults
     }
@@ -58,35 +74,65 @@ impl<S: System> Chaos<S> {
         self.inner
     }
 
-    fn decide(&mut self, call: Call, args: &[u64], memory: &Memory<'_>) -> Option<Fault> {
-        let errors = errors_of(call);
-        if errors.is_empty() || self.random.next() >> (u64::BITS - DRAW_BITS) >= self.threshold {
+    fn decide(&mut self, call: Call, args: &[u64], memory: &Memory<'_>) -> Option<Decision> {
+        let faults = faults_of(call, self.sockets.is_socket(args));
+        let first = faults.first()?;
+        if self.random.next() >> (u64::BITS - DRAW_BITS) >= self.threshold {
             return None;
         }
         // Drawn always, so that what a guest's buffers look like doesn't shift the faults after it.
-        let choice = self.random.next() % (errors.len() as u64 + 1);
-        match errors.get(choice as usize) {
-            Some(error) => Some(Fault::Error(*error)),
-            None if can_be_short(call, args, memory) => Some(Fault::Short),
-            None => Some(Fault::Error(errors[0])),
-        }
+        let (choice, amount) = (self.random.next(), self.random.next());
+        let chosen = faults[(choice % faults.len() as u64) as usize];
+        let decision = |fault| match fault {
+            Fault::Short => {
+                let bytes = u64::from(transfer_bytes(call, args, memory));
+                (bytes > 1).then(|| Decision::Short((1 + amount % (bytes - 1)) as u32))
+            }
+            Fault::Delay => Some(Decision::Delay(Duration::from_nanos(amount % DELAY_MAX.as_nanos() as u64))),
+            Fault::Reset => self.sockets.is_connected(args).then_some(Decision::Reset),
+            Fault::Refuse(errno) if amount % 2 == 0 && self.sockets.may_connect_later(args) => {
+                Some(Decision::RefuseLater(errno))
+            }
+            Fault::Error(errno) | Fault::Refuse(errno) => Some(Decision::Error(errno)),
+        };
+        decision(chosen).or_else(|| decision(*first))
+    }
+
+    fn pass(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt> {
+        let errno = self.inner.call(call, args, memory)?;
+        self.sockets.observe(call, args, errno, memory);
+        Ok(errno)
     }
 }
 
 impl<S: System> System for Chaos<S> {
     fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt> {
+        if let Some(errno) = self.sockets.verdict(call, args) {
+            return Ok(errno);
+        }
         let spares = std::mem::take(&mut self.spares_next);
-        let fault = self.decide(call, args, memory).filter(|_| !spares);
-        let Some(fault) = fault else { return self.inner.call(call, args, memory) };
-        self.faults += 1;
-        match fault {
-            Fault::Error(error) => Ok(error),
-            Fault::Short => {
-                let mut short = [0; ARGS_MAX];
-                let short = &mut short[..args.len()];
-                short.copy_from_slice(args);
-                short[IOVEC_COUNT] = 1;
-                self.inner.call(call, short, memory)
+        let decision = self.decide(call, args, memory).filter(|_| !spares);
+        self.faults += u64::from(decision.is_some());
+        match decision {
+            None => self.pass(call, args, memory),
+            Some(Decision::Error(errno)) => Ok(errno),
+            Some(Decision::Short(bytes)) => {
+                memory.limit_transfer(bytes);
+                self.pass(call, args, memory)
+            }
+            Some(Decision::Delay(time)) => {
+                (self.wait)(time);
+                self.pass(call, args, memory)
+            }
+            Some(Decision::Reset) => {
+                self.sockets.reset(args);
+                // So that it polls as ready, and the other end learns that nothing more comes.
+                self.inner.call(Call::SockShutdown, &[args[0], SHUTDOWN_BOTH], memory)?;
+                Ok(Errno::Connreset)
+            }
+            Some(Decision::RefuseLater(errno)) => {
+                self.sockets.refuse(args, errno);
+                Ok(Errno::Inprogress)
             }
         }
     }
@@ -96,60 +142,86 @@ impl<S: System> System for Chaos<S> {
     }
 }
 
+impl<S: fmt::Debug> fmt::Debug for Chaos<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chaos").field("inner", &self.inner).field("faults", &self.faults).finish_non_exhaustive()
+    }
+}
+
+/// What can happen to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Error(Errno),
-    /// Only the first of several buffers is passed on. The guest's own list can't be cut: its memory is not ours to
-    /// change.
+    /// Less is transferred than there is room for.
     Short,
+    Delay,
+    /// The connection is reset, if there is one.
+    Reset,
+    /// The connection doesn't come about. Who doesn't wait for it may learn so later.
+    Refuse(Errno),
 }
 
-/// Position of the count of buffers among the raw arguments of each call that has such a list; the list is before it.
-const IOVEC_COUNT: usize = 2;
-/// Raw arguments of a call with a list of buffers, at most.
-const ARGS_MAX: usize = 8;
-
-/// Whether a read or write has several buffers of which the first has room: nothing read or written at all would mean
-/// something else.
-fn can_be_short(call: Call, args: &[u64], memory: &Memory<'_>) -> bool {
-    let has_list =
-        matches!(call, Call::FdRead | Call::FdPread | Call::FdWrite | Call::FdPwrite | Call::SockRecv | Call::SockSend);
-    if !has_list || args.len() > ARGS_MAX || args.get(IOVEC_COUNT).is_none_or(|count| *count < 2) {
-        return false;
-    }
-    let first = memory.peek(args[IOVEC_COUNT - 1] as u32, size::IOVEC);
-    first.is_ok_and(|iovec| iovec[4..] != [0; 4])
+/// What does happen to it.
+enum Decision {
+    Error(Errno),
+    /// So many bytes are transferred, at most.
+    Short(u32),
+    Delay(Duration),
+    Reset,
+    RefuseLater(Errno),
 }
 
-/// The errors that chaos may give a call: such as a guest must expect of a healthy file system or network on a bad day.
+/// How many bytes a read or write could transfer; 0 for other calls. The list of buffers is the second argument of each
+/// call that has one.
+fn transfer_bytes(call: Call, args: &[u64], memory: &Memory<'_>) -> u32 {
+    let (true, &[_, list, count, ..]) = (is_transfer(call), args) else { return 0 };
+    let list = memory.peek(list as u32, (count as u32).min(IOVECS_MAX) * size::IOVEC).unwrap_or_default();
+    let len = |iovec: &[u8]| u32::from_le_bytes([iovec[4], iovec[5], iovec[6], iovec[7]]);
+    list.chunks_exact(size::IOVEC as usize).map(len).fold(0, u32::saturating_add)
+}
+
+fn is_transfer(call: Call) -> bool {
+    matches!(call, Call::FdPread | Call::FdPwrite) || sockets::is_transfer(call)
+}
+
+/// The faults that chaos may give a call: such as a guest must expect of a healthy file system or network on a bad day.
+/// The first is an error, which stands in for those that can't be.
 ///
 /// Start-up (arguments, environment, prestats), clocks, randomness and the guest's own end have none: language runtimes
 /// give up at once there, which tells nothing about the program. Nor have calls that only change the host's memory.
-fn errors_of(call: Call) -> &'static [Errno] {
+fn faults_of(call: Call, is_socket: bool) -> &'static [Fault] {
+    use Errno::{
+        Acces, Addrinuse, Again, Busy, Connaborted, Connrefused, Hostunreach, Intr, Io, Mfile, Netunreach, Nfile,
+        Nobufs, Noent, Nomem, Nospc, Notconn, Timedout,
+    };
+    use Fault::{Delay, Error, Refuse, Reset, Short};
     match call {
-        Call::FdRead => &[Errno::Intr, Errno::Io, Errno::Again],
-        Call::FdPread => &[Errno::Intr, Errno::Io],
-        Call::FdWrite => &[Errno::Intr, Errno::Io, Errno::Again, Errno::Nospc],
-        Call::FdPwrite => &[Errno::Intr, Errno::Io, Errno::Nospc],
-        Call::FdAllocate | Call::FdFilestatSetSize => &[Errno::Io, Errno::Nospc],
-        Call::FdReaddir => &[Errno::Io, Errno::Nomem],
+        Call::SockRecv | Call::SockRecvFrom | Call::SockRecvFromV1 | Call::SockSend | Call::SockSendTo => {
+            &[Error(Intr), Error(Again), Reset, Short, Delay]
+        }
+        Call::FdRead | Call::FdWrite if is_socket => &[Error(Intr), Error(Again), Reset, Short, Delay],
+        Call::FdRead => &[Error(Intr), Error(Io), Error(Again), Short],
+        Call::FdPread => &[Error(Intr), Error(Io), Short],
+        Call::FdWrite => &[Error(Intr), Error(Io), Error(Again), Error(Nospc), Short],
+        Call::FdPwrite => &[Error(Intr), Error(Io), Error(Nospc), Short],
+        Call::FdAllocate | Call::FdFilestatSetSize => &[Error(Io), Error(Nospc)],
+        Call::FdReaddir => &[Error(Io), Error(Nomem)],
         Call::FdClose | Call::FdDatasync | Call::FdSync | Call::FdFilestatGet | Call::FdFilestatSetTimes => {
-            &[Errno::Io]
+            &[Error(Io)]
         }
-        Call::PathOpen => &[Errno::Intr, Errno::Mfile, Errno::Nfile, Errno::Acces, Errno::Io],
-        Call::PathFilestatGet | Call::PathFilestatSetTimes | Call::PathReadlink => &[Errno::Acces, Errno::Io],
+        Call::PathOpen => &[Error(Intr), Error(Mfile), Error(Nfile), Error(Acces), Error(Io)],
+        Call::PathFilestatGet | Call::PathFilestatSetTimes | Call::PathReadlink => &[Error(Acces), Error(Io)],
         Call::PathCreateDirectory | Call::PathLink | Call::PathSymlink | Call::PathRename => {
-            &[Errno::Acces, Errno::Nospc, Errno::Io]
+            &[Error(Acces), Error(Nospc), Error(Io)]
         }
-        Call::PathRemoveDirectory | Call::PathUnlinkFile => &[Errno::Acces, Errno::Busy, Errno::Io],
-        Call::PollOneoff => &[Errno::Intr],
-        Call::SockAccept | Call::SockAcceptV1 => &[Errno::Again, Errno::Connaborted, Errno::Mfile],
-        Call::SockRecv | Call::SockRecvFrom | Call::SockRecvFromV1 => &[Errno::Intr, Errno::Again, Errno::Connreset],
-        Call::SockSend | Call::SockSendTo => &[Errno::Intr, Errno::Again, Errno::Connreset, Errno::Pipe],
-        Call::SockOpen => &[Errno::Mfile, Errno::Nfile, Errno::Nobufs],
-        Call::SockBind | Call::SockListen => &[Errno::Addrinuse],
-        Call::SockConnect => &[Errno::Connrefused, Errno::Timedout, Errno::Hostunreach, Errno::Netunreach],
-        Call::SockGetaddrinfo => &[Errno::Noent, Errno::Again],
-        Call::SockShutdown => &[Errno::Notconn],
+        Call::PathRemoveDirectory | Call::PathUnlinkFile => &[Error(Acces), Error(Busy), Error(Io)],
+        Call::PollOneoff => &[Error(Intr), Delay],
+        Call::SockAccept | Call::SockAcceptV1 => &[Error(Again), Error(Connaborted), Error(Mfile), Delay],
+        Call::SockOpen => &[Error(Mfile), Error(Nfile), Error(Nobufs)],
+        Call::SockBind | Call::SockListen => &[Error(Addrinuse)],
+        Call::SockConnect => &[Refuse(Connrefused), Refuse(Timedout), Refuse(Hostunreach), Refuse(Netunreach), Delay],
+        Call::SockGetaddrinfo => &[Error(Noent), Error(Again), Delay],
+        Call::SockShutdown => &[Error(Notconn)],
         Call::ArgsGet
         | Call::ArgsSizesGet
         | Call::EnvironGet
@@ -194,106 +266,4 @@ impl SplitMix64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::calls::CALLS;
-    use crate::memory::Notes;
-
-    /// Notes the count of buffers of each call that gets through.
-    #[derive(Default)]
-    struct Calm(Vec<u64>);
-
-    impl System for Calm {
-        fn call(&mut self, _: Call, args: &[u64], _: &mut Memory<'_>) -> Result<Errno, Halt> {
-            self.0.push(args.get(IOVEC_COUNT).copied().unwrap_or(0));
-            Ok(Errno::Success)
-        }
-    }
-
-    fn write(chaos: &mut Chaos<Calm>, args: &[u64]) -> Errno {
-        // Two buffers: 5 bytes at 32, 6 bytes at 37.
-        let mut bytes = [0u8; 64];
-        for (at, word) in [32u32, 5, 37, 6].into_iter().enumerate() {
-            bytes[at * 4..at * 4 + 4].copy_from_slice(&word.to_le_bytes());
-        }
-        let before = bytes;
-        let mut notes = Notes::default();
-        let errno = chaos.call(Call::FdWrite, args, &mut Memory::new(&mut bytes, &mut notes)).unwrap();
-        assert_eq!(bytes, before, "chaos doesn't touch guest memory");
-        errno
-    }
-
-    #[test]
-    fn the_generator_is_splitmix64() {
-        // The first values for seed 1234567, as published with the reference implementation's ports.
-        let mut random = SplitMix64(1_234_567);
-        assert_eq!(
-            [random.next(), random.next(), random.next()],
-            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
-        );
-    }
-
-    #[test]
-    fn a_seed_gives_the_same_faults_and_another_seed_others() {
-        let faults = |seed| {
-            let mut chaos = Chaos::new(Calm::default(), 0.3, seed);
-            (0..200).map(|_| write(&mut chaos, &[1, 0, 2, 48])).collect::<Vec<_>>()
-        };
-        assert_eq!(faults(1), faults(1));
-        assert_ne!(faults(1), faults(2));
-    }
-
-    #[test]
-    fn the_ratio_holds() {
-        for (ratio, range) in [(0.0, 0..=0), (f64::NAN, 0..=0), (0.1, 900..=1_100), (1.0, 10_000..=10_000)] {
-            let mut chaos = Chaos::new(Calm::default(), ratio, 7);
-            for _ in 0..10_000 {
-                write(&mut chaos, &[1, 0, 2, 48]);
-            }
-            assert!(range.contains(&chaos.faults()), "{} faults of 10000 at {ratio}", chaos.faults());
-        }
-    }
-
-    #[test]
-    fn writes_are_failed_or_cut_to_their_first_buffer() {
-        let mut chaos = Chaos::new(Calm::default(), 1.0, 7);
-        for _ in 0..100 {
-            write(&mut chaos, &[1, 0, 2, 48]);
-        }
-        let counts = &chaos.inner().0;
-        assert!(!counts.is_empty() && counts.len() < 50 && counts.iter().all(|count| *count == 1), "{counts:?}");
-    }
-
-    #[test]
-    fn the_first_call_after_a_resume_is_spared() {
-        let mut chaos = Chaos::new(Calm::default(), 1.0, 7).sparing_next();
-        assert_eq!(write(&mut chaos, &[1, 0, 1, 48]), Errno::Success);
-        assert_ne!(write(&mut chaos, &[1, 0, 1, 48]), Errno::Success);
-    }
-
-    #[test]
-    fn a_single_buffer_is_never_cut() {
-        let mut chaos = Chaos::new(Calm::default(), 1.0, 7);
-        for _ in 0..100 {
-            assert_ne!(write(&mut chaos, &[1, 0, 1, 48]), Errno::Success);
-        }
-    }
-
-    #[test]
-    fn start_up_clocks_and_the_end_are_spared() {
-        let mut chaos = Chaos::new(Calm::default(), 1.0, 7);
-        let mut spared = Vec::new();
-        for spec in CALLS {
-            let mut notes = Notes::default();
-            let args = vec![0; spec.types().len()];
-            if chaos.call(spec.call, &args, &mut Memory::new(&mut [0; 64], &mut notes)) == Ok(Errno::Success) {
-                spared.push(spec.name);
-            }
-        }
-        let expected = "args_get args_sizes_get environ_get environ_sizes_get clock_res_get clock_time_get fd_advise \
-                        fd_fdstat_get fd_fdstat_set_flags fd_fdstat_set_rights fd_prestat_get fd_prestat_dir_name \
-                        fd_renumber fd_seek fd_tell proc_exit proc_raise sched_yield random_get sock_getsockopt \
-                        sock_setsockopt sock_getlocaladdr sock_getpeeraddr sock_getlocaladdr sock_getpeeraddr";
-        assert_eq!(spared.join(" "), expected);
-    }
-}
+mod tests;

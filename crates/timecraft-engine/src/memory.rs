@@ -5,6 +5,7 @@
 //! handed over, and exactly which bytes of it the host changed.
 
 use crate::Errno;
+use crate::abi::bounds::TRANSFER_BYTES_MAX;
 
 /// A region of guest memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +50,7 @@ impl Notes {
 pub struct Memory<'a> {
     bytes: &'a mut [u8],
     notes: &'a mut Notes,
+    transfer_max: u32,
 }
 
 impl<'a> Memory<'a> {
@@ -56,7 +58,18 @@ impl<'a> Memory<'a> {
     #[inline]
     pub fn new(bytes: &'a mut [u8], notes: &'a mut Notes) -> Self {
         notes.clear();
-        Memory { bytes, notes }
+        Memory { bytes, notes, transfer_max: TRANSFER_BYTES_MAX }
+    }
+
+    /// How many bytes the call may read or write for the guest.
+    #[inline]
+    pub fn transfer_max(&self) -> u32 {
+        self.transfer_max
+    }
+
+    /// Has the call read or write no more than so many bytes for the guest, where a short count is legal.
+    pub fn limit_transfer(&mut self, bytes: u32) {
+        self.transfer_max = bytes.min(TRANSFER_BYTES_MAX);
     }
 
     /// Checks that `len` bytes at `ptr` lie in guest memory. To be called for every result pointer before any effect.

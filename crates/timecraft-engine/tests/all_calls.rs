@@ -182,7 +182,7 @@ fn recorded_chaos_replays_without_chaos() {
     let world = Scripted::default();
     let mut live = Vec::new();
     let source = memory_log(|sink| {
-        let chaos = Chaos::new(world.clone(), 0.5, 42);
+        let chaos = Chaos::new(world.clone(), 0.5, 42, |_| {});
         let mut recorder = Recorder::new(chaos, sink, Arc::new(StepClock::default()), 0);
         live = run(&cases, &world, &mut recorder);
         recorder.end(&End::Exit(3)).unwrap();

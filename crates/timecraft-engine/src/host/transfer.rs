@@ -7,18 +7,18 @@ use super::arguments::Arguments;
 use super::quota::Quota;
 use super::table::{Entry, Kind, OpenFile};
 use super::{Host, Outcome, Scratch, Stop};
-use crate::abi::bounds::{IOVECS_MAX, TRANSFER_BYTES_MAX};
+use crate::abi::bounds::IOVECS_MAX;
 use crate::abi::{fdflags, rights, size};
 use crate::memory::Region;
 use crate::{Errno, KillSwitch, Memory};
 
-/// The guest's list of buffers, cut to [`TRANSFER_BYTES_MAX`] in all. All are checked, those beyond the cut too.
+/// The guest's list of buffers, cut to what the call may transfer. All are checked, those beyond the cut too.
 pub(super) fn iovecs(ptr: u32, count: u32, memory: &mut Memory<'_>, regions: &mut Vec<Region>) -> Result<u32, Errno> {
     if count > IOVECS_MAX {
         return Err(Errno::Inval);
     }
     regions.clear();
-    let mut total = 0;
+    let (mut total, max) = (0, memory.transfer_max());
     let list = memory.sent(ptr, count * size::IOVEC)?;
     regions.extend(list.chunks_exact(size::IOVEC as usize).map(|iovec| Region {
         ptr: u32::from_le_bytes([iovec[0], iovec[1], iovec[2], iovec[3]]),
@@ -26,7 +26,7 @@ pub(super) fn iovecs(ptr: u32, count: u32, memory: &mut Memory<'_>, regions: &mu
     }));
     for region in regions {
         memory.check(region.ptr, region.len)?;
-        region.len = region.len.min(TRANSFER_BYTES_MAX - total);
+        region.len = region.len.min(max - total);
         total += region.len;
     }
     Ok(total)

@@ -57,7 +57,8 @@ pub fn run(config: RunConfig) -> Result<Session, SessionError> {
             // What matters for speed is compiled for its exact type, here and below.
             (None, None) => start(prepared, host, kill, shared, nothing_replayed),
             (chaos, trace) => {
-                start(prepared, traced(unruly(host, chaos, identity), trace), kill, shared, nothing_replayed)
+                let world = traced(unruly(host, chaos, &kill, identity), trace);
+                start(prepared, world, kill, shared, nothing_replayed)
             }
         };
     };
@@ -69,7 +70,7 @@ pub fn run(config: RunConfig) -> Result<Session, SessionError> {
             start(prepared, Recorder::new(host, ring, clock, zero_ns), kill, shared, nothing_replayed)
         }
         (chaos, trace, bytes_per_s_max) => {
-            let world = unruly(host, chaos, identity);
+            let world = unruly(host, chaos, &kill, identity);
             let system = recorded(world, ring, bytes_per_s_max, clock, zero_ns, Arc::clone(&kill), trace);
             start(prepared, system, kill, shared, nothing_replayed)
         }
@@ -99,10 +100,15 @@ pub(super) fn recorded(
 pub(super) fn unruly(
     host: Host,
     chaos: Option<(f64, u64)>,
+    kill: &Arc<KillSwitch>,
     begin: impl FnOnce(Chaos<Host>) -> Chaos<Host>,
 ) -> Box<dyn System> {
     match chaos {
-        Some((ratio, seed)) => Box::new(begin(Chaos::new(host, ratio, seed))),
+        Some((ratio, seed)) => {
+            // On the switch, so that a guest that is being delayed can still be ended at once.
+            let kill = Arc::clone(kill);
+            Box::new(begin(Chaos::new(host, ratio, seed, move |time| kill.wait(time))))
+        }
         None => Box::new(host),
     }
 }

@@ -99,7 +99,7 @@ impl GoLive {
         let bytes_per_s_max = self.log.bytes_per_s_max;
         let ring = open_log(self.log, &self.shared, &*clock, self.last_time_ns).map_err(|error| error.to_string())?;
         let zero_ns = clock.monotonic_ns().wrapping_sub(self.last_time_ns);
-        let world = unruly(host, self.chaos, Chaos::sparing_next);
+        let world = unruly(host, self.chaos, &self.kill, Chaos::sparing_next);
         Ok(recorded(world, ring, bytes_per_s_max, clock, zero_ns, self.kill, self.trace))
     }
 }

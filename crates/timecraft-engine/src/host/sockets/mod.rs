@@ -27,6 +27,7 @@ use super::poll::block_on;
 use super::table::{Entry, Kind, Table};
 use super::transfer::{gather, iovecs, scatter};
 use super::{Host, Outcome, Stop};
+use crate::abi::bounds::TRANSFER_BYTES_MAX;
 use crate::abi::{fdflags, rights, socket as abi};
 use crate::network::{Address, Transport};
 use crate::{Errno, KillSwitch, Memory};
@@ -241,6 +242,10 @@ impl Host {
         if self.socket_paths && self.socket_mut(args.u32(0))?.is_listening() {
             return self.read_accepted(args, memory);
         }
+        if self.socket_mut(args.u32(0))?.transport == Transport::Datagram {
+            // Nothing would tell that it was cut.
+            memory.limit_transfer(TRANSFER_BYTES_MAX);
+        }
         let received = self.receive(args.u32(0), (args.u32(1), args.u32(2)), 0, memory, |_, _| Ok(()))?;
         memory.write_u32(args.u32(3), received.count as u32)?;
         Ok(())
@@ -367,6 +372,10 @@ impl Host {
         entry.require(rights::FD_WRITE)?;
         if flags != 0 {
             return Err(Errno::Inval.into());
+        }
+        if is_datagram {
+            // Whole or not at all.
+            memory.limit_transfer(TRANSFER_BYTES_MAX);
         }
         // Before the data: it is not cut where those are.
         let to = to.map(|(ptr, port)| address::read(memory, ptr, port)).transpose()?;

@@ -12,6 +12,7 @@ use rustix::event::PollFlags;
 use super::addrinfo::{self, known};
 use super::socket::State;
 use super::{Family, Net, SOCKET_RIGHTS, Socket, awaited, entry};
+use crate::abi::bounds::TRANSFER_BYTES_MAX;
 use crate::abi::{fdflags, oflags, rights};
 use crate::host::arguments::Arguments;
 use crate::host::path::take;
@@ -186,6 +187,8 @@ impl Host {
     /// descriptor, which waits if the listener's does.
     pub(in crate::host) fn read_accepted(&mut self, args: Arguments<'_>, memory: &mut Memory<'_>) -> Outcome {
         let fd = args.u32(0);
+        // Half a number is another number.
+        memory.limit_transfer(TRANSFER_BYTES_MAX);
         let total = iovecs(args.u32(1), args.u32(2), memory, &mut self.scratch.regions)?;
         if total < ACCEPTED_BYTES_MAX {
             return Err(Errno::Inval.into());

@@ -622,6 +622,10 @@ impl Socket {
         if self.read_shut {
             watch.ready |= PollFlags::IN;
         }
+        // It fails at once.
+        if self.write_shut {
+            watch.ready |= PollFlags::OUT;
+        }
         match &self.state {
             State::Idle(_) => watch.ready |= PollFlags::OUT | PollFlags::HUP,
             State::Lost(_) => watch.ready |= PollFlags::IN | PollFlags::OUT | PollFlags::ERR | PollFlags::HUP,

@@ -20,6 +20,7 @@ mod outside;
 mod paths;
 mod preopened;
 mod tls;
+mod unruly;
 
 const INET4: u64 = abi::FAMILY_INET4 as u64;
 const INET6: u64 = abi::FAMILY_INET6 as u64;
@@ -297,6 +298,11 @@ fn halves_are_closed_one_by_one() {
     }
     let idle = guest.socket(INET4, STREAM);
     assert_eq!(guest.shutdown(idle, 3), Err(Errno::Notconn));
+    // Who waits for room is not left waiting.
+    let (client, _server) = guest.pair(INET4);
+    while guest.write(client, &[7; 0x4000]).is_ok() {}
+    assert_eq!((guest.ready(client, WRITE), guest.shutdown(client, 2)), (None, Ok(())));
+    assert_eq!((guest.ready(client, WRITE), guest.write(client, b"x")), (Some((1, 0)), Err(Errno::Pipe)));
 }
 
 #[test]

@@ -87,6 +87,10 @@ impl Scripted {
 impl System for Scripted {
     fn call(&mut self, call: Call, _args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt> {
         let case = self.0.lock().unwrap().clone().expect("a case was set");
+        if call == Call::SockShutdown && case.call != call {
+            // Faults reset connections so.
+            return Ok(Errno::Success);
+        }
         assert_eq!(call, case.call);
         for (ptr, bytes) in &case.inputs {
             memory.sent(*ptr, bytes.len() as u32).unwrap();

@@ -96,9 +96,10 @@ class Contenders:
         shutil.copyfile(self.library, self.package / "timecraftd" / "_native.abi3.so")
         call([str(self.python), "-m", "compileall", "-q", str(self.package)])
         shutil.rmtree(self.home, ignore_errors=True)
-        for name in ("nbody", "sha256", "hello"):
+        for name in ("nbody", "sha256", "hello", "httphello", "stream"):
             target = BUILD / "native" / name
             call(["go", "build", "-o", str(target), f"./{name}"], cwd=HERE / "guests" / "go", env=self.environment)
+        call(["go", "build", "-o", str(BUILD / "native" / "load"), "."], cwd=HERE / "load", env=self.environment)
 
     def build_info(self) -> dict[str, str]:
         program = "import json; from timecraftd import _native; print(json.dumps(_native.build_info()))"

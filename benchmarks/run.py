@@ -20,11 +20,14 @@ import tomllib
 from pathlib import Path
 
 from contenders import BUILD, ROOT, WASMTIME, WAZERO, BenchError, Contenders
-from measures import CASES, Bench
+from measures import CASES as ALONE
+from measures import Bench
+from network import CASES as ON_THE_NETWORK
 
 HERE = Path(__file__).resolve().parent
 ROUNDS, ROUNDS_QUICK = 7, 2
 SCALE_QUICK = 0.1
+CASES = ALONE | ON_THE_NETWORK
 
 
 def main() -> int:

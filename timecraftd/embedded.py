@@ -218,7 +218,7 @@ class Runtime:
             self.registry.catalogue.insert(process)
         network = None
         try:
-            network = self._network(process, request)
+            network = self._network(process, request, resumed=False)
             with naming_module(source_name):
                 guest = self.engine.run(self._run_spec(process, request, streams, trace_fd, network))
         except BaseException:
@@ -255,7 +255,7 @@ class Runtime:
                 )
             check_mounts(request.mounts)
             lock.claim()
-            network = self._network(process, request)
+            network = self._network(process, request, resumed=began)
             scratch_dir = os.path.join(self.registry.home.process_dir(process.id), "scratch")
             os.makedirs(scratch_dir, mode=0o700, exist_ok=True)
             changes: dict[str, Any] = {"state": ProcessState.RUNNING, "pid": os.getpid(), "boot_id": boot_id()}
@@ -578,7 +578,7 @@ class Runtime:
             sockets=request.sockets,
         )
 
-    def _network(self, process: ProcessRecord, request: RunRequest) -> HostNetwork | None:
+    def _network(self, process: ProcessRecord, request: RunRequest, *, resumed: bool) -> HostNetwork | None:
         """The guest's network, None if it has none but its own loopback: asyncio and TLS take time to load."""
         if request.network.is_empty:
             return None
@@ -592,6 +592,7 @@ class Runtime:
             name=process.name,
             process_dir=home.process_dir(process.id),
             home=home.path,
+            resumed=resumed,
         )
 
     def _run_spec(

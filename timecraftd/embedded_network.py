@@ -36,9 +36,20 @@ class HostNetwork:
     """The network of one guest, from before its run until after it."""
 
     def __init__(
-        self, request: NetworkRequest, *, engine: Engine, config: NetworkConfig, name: str, process_dir: str, home: str
+        self,
+        request: NetworkRequest,
+        *,
+        engine: Engine,
+        config: NetworkConfig,
+        name: str,
+        process_dir: str,
+        home: str,
+        resumed: bool,
     ) -> None:
-        """Opens and binds all that was asked for. Raises NetworkError, UsageError, StateError; nothing is open then."""
+        """Opens and binds all that was asked for; connections of a process that is resumed are dead.
+
+        Raises NetworkError, UsageError; nothing is open then.
+        """
         self.port: NetworkPort | None = None
         self._config = replace(config, ca_file=request.ca_file or config.ca_file)
         self._process_dir = process_dir
@@ -50,7 +61,7 @@ class HostNetwork:
         self._written = b""
         try:
             self.listeners = tuple(self._listen(text) for text in request.listen)
-            self.dials = tuple(self._dial(text) for text in request.dial)
+            self.dials = tuple(_dead(text) if resumed else self._dial(text) for text in request.dial)
             if request.rules or request.publish:
                 self._serve(request, engine, home)
             self.write_state()
@@ -135,6 +146,12 @@ class HostNetwork:
         self._sockets.append(connection)
         local, peer = _endpoint(connection.getsockname()), _endpoint(connection.getpeername())
         return SocketSpec(connection.fileno(), text, local, peer)
+
+
+def _dead(text: str) -> SocketSpec:
+    """A connection that ended with its host."""
+    nowhere = ("0.0.0.0", 0)  # noqa: S104 - no address, and nobody binds it
+    return SocketSpec(-1, text, nowhere, nowhere)
 
 
 def read_state(process_dir: str) -> dict[str, Any] | None:

@@ -137,7 +137,7 @@ USAGE = {
     "sockets": ["run", "-S", "v3", "x.wasm"],
     "detached and unrecorded": ["run", "--detach", "--no-record", "x.wasm"],
     "later verb": ["graph", "submit"],
-    "later flag": ["run", "-p", "80:80", "x.wasm"],
+    "half a port": ["run", "-p", "80", "x.wasm"],
     "format": ["ps", "-o", "xml"],
     "filter": ["ps", "--filter", "colour=red"],
     "layer": ["trace", "thoughts", "1234"],

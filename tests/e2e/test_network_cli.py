@@ -147,3 +147,30 @@ def test_a_port_in_use(cli: Cli, echo: int):
     assert "in use" in done.stderr
     assert "; " in done.stderr
     assert cli("ps", "-aq").out == ""
+
+
+def test_sockets_that_are_open_from_the_start(cli: Cli, echo: int):
+    """A guest without socket calls of its own serves at -L and speaks through -D; resumed, the connection is dead."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    host = cli.start("run", "-L", f"127.0.0.1:{port}", "-D", f"tcp://127.0.0.1:{echo}", guest("preopened"))
+    process = host.stderr.readline().decode().strip()
+    wait_for(lambda: is_listening(port), "the guest's listener")
+    assert ask(port, "one") == "echo one\n"
+    kill9(host)
+    resumed = cli.start("resume", process)
+    wait_for(lambda: is_listening(port), "the resumed guest's listener")
+    assert ask(port, "two").startswith("E")
+    with socket.create_connection(("127.0.0.1", port), WAIT_S):
+        pass
+    resumed.communicate(timeout=WAIT_S)
+    assert resumed.returncode == 0
+    network = json.loads(cli("describe", "process", process, "-o", "json").out)["network"]
+    assert (network["listen"], network["dial"]) == ([f"127.0.0.1:{port}"], [f"tcp://127.0.0.1:{echo}"])
+    assert "the same to the end" in cli("replay", "--verify", process).out
+
+
+def is_listening(port: int) -> bool:
+    """Whether somebody listens on the host's loopback, found out without a connection."""
+    with open("/proc/net/tcp") as file:
+        return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in file)

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -141,7 +141,7 @@ class FakeNative(ModuleType):
         class LogReader:
             """Reads the fake log."""
 
-            def __init__(self, log_dir: str) -> None:
+            def __init__(self, log_dir: str, trees: Sequence[str | None] = ()) -> None:
                 self._log = native.read_log(log_dir)
                 self._trace = iter(
                     [f"{number} fd_write(1, ...) = 0" for number in range(int(self._log.get("records", 2)))]

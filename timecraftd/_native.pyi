@@ -53,11 +53,14 @@ class Outcome:
     @property
     def kind(
         self,
-    ) -> Literal["exit", "trap", "killed", "limit", "diverged", "log_ended", "log_damaged", "log_failed", "until"]:
+    ) -> Literal[
+        "exit", "trap", "killed", "limit", "diverged", "log_ended", "log_damaged", "input_lost", "log_failed", "until"
+    ]:
         """`exit`, `trap`, `killed` (signal), `limit`: the guest's own end (live, or as recorded).
 
-        Replays also end as `diverged`, `log_ended` (the host had died: there is no end record), `log_damaged`, or
-        `until`. `log_failed`: a live run was stopped because its log could not be written.
+        Replays also end as `diverged`, `log_ended` (the host had died: there is no end record), `log_damaged`,
+        `input_lost` (a file of an immutable mount is not what it was), or `until`. `log_failed`: a live run was
+        stopped because its log could not be written.
         """
     @property
     def code(self) -> int:
@@ -261,7 +264,8 @@ def log_info(log_dir: str) -> LogInfo:
 class LogReader:
     """Reads records as prepared text or output, in batches, also from a log that is still being written."""
 
-    def __new__(cls, log_dir: str) -> LogReader: ...
+    def __new__(cls, log_dir: str, trees: Sequence[str | None] = ...) -> LogReader:
+        """`trees` as in `ReplaySpec`; without them, traces show where bytes were, and not the bytes."""
     def seek_seq(self, seq: int) -> None: ...
     def seek_time(self, time_ns: int) -> None: ...
     def trace(

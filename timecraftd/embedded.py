@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,12 +17,13 @@ from timecraftd.config import Config
 from timecraftd.engine.compat import incompatibility, nans_of
 from timecraftd.engine.request import RunRequest, canonical_json, check_mounts, decode_config, encode_config
 from timecraftd.engine.runtime import Engine
-from timecraftd.engine.spec import LimitSpec, LogSpec, ModuleSpec, ReplaySpec, ResumeSpec, RunSpec
+from timecraftd.engine.spec import LimitSpec, LogSpec, ModuleSpec, MountSpec, ReplaySpec, ResumeSpec, RunSpec
 from timecraftd.errors import (
     LogDamagedError,
     LogError,
     ModuleError,
     NotFoundError,
+    ObjectDamagedError,
     ProcessStateError,
     ReplayDivergedError,
     ReplayRefusedError,
@@ -60,6 +61,7 @@ RESUME_ERRORS: dict[str, type[TimecraftError]] = {
     "log_failed": ReplayRefusedError,
     "diverged": ReplayDivergedError,
     "log_damaged": LogDamagedError,
+    "input_lost": ObjectDamagedError,
     "log_ended": LogDamagedError,
 }
 """Why a resumed process didn't get beyond its replay."""
@@ -67,6 +69,7 @@ RESUME_NEXT_STEPS = {
     "log_failed": "put things back as they were, then resume it again",
     "diverged": "report it: a replay of the same module must not differ",
     "log_damaged": "`timecraft replay` repeats what is left of it",
+    "input_lost": "import it again from an export",
     "log_ended": "`timecraft replay` repeats what is left of it",
 }
 
@@ -153,7 +156,7 @@ class Runtime:
     @cached_property
     def registry(self) -> Registry:
         """The state directory, opened at the first use."""
-        return Registry(Home(self.config.home))
+        return Registry(Home(self.config.home), self.now_ns)
 
     def close(self) -> None:
         """Closes what was opened; the next use opens it again."""
@@ -191,6 +194,7 @@ class Runtime:
         with self.registry.home.collection_lock(exclusive=False):
             module = self.store_module(source, source_name)
             check_memory(module, source_name, request.limits)
+            request = replace(request, mounts=tuple(map(self._pinned, request.mounts)))
             config = self.registry.objects.put(ObjectKind.CONFIG, encode_config(request))
             runtime = self.registry.objects.put(
                 ObjectKind.RUNTIME, canonical_json(self.engine.build_info(request.nans))
@@ -254,6 +258,7 @@ class Runtime:
                     "if you trust where it comes from, resume it with --trust",
                 )
             check_mounts(request.mounts)
+            self._require_trees(process)
             lock.claim()
             network = self._network(process, request, resumed=began)
             scratch_dir = os.path.join(self.registry.home.process_dir(process.id), "scratch")
@@ -336,6 +341,7 @@ class Runtime:
         return ReplaySpec(
             module=self._module_spec(digest, request),
             log_dir=self.registry.home.log_dir(process.id),
+            trees=self._tree_paths(request.mounts),
             # Memory and stack decide what a guest sees; how long a replay takes is another matter.
             limits=replace(request.limits, cpu_ns=None, wall_ns=None, log_bytes_per_s=None),
         )
@@ -354,6 +360,7 @@ class Runtime:
                 f"process {process.id}: this runtime can't replay it exactly: {reason}",
                 f"use Timecraft {recorded.get('version', 'of that time')}",
             )
+        self._require_trees(process)
 
     def _has_begun(self, process: ProcessRecord) -> bool:
         """Whether anything of a crashed process may have run."""
@@ -567,6 +574,34 @@ class Runtime:
                 "run its module again",
             )
 
+    def _pinned(self, mount: MountSpec) -> MountSpec:
+        """An immutable mount with the tree that it shows. Raises MountError, NotFoundError."""
+        if mount.tree == "":
+            return replace(mount, read_only=True, tree=self.registry.trees.snapshot(mount.host))
+        if mount.tree is not None:
+            self.registry.trees.require(Digest(mount.tree))
+        return mount
+
+    def _require_trees(self, process: ProcessRecord) -> None:
+        """Whether the trees of a process's mounts are there, unverified. Raises NotFoundError."""
+        for tree in filter(None, self.trees_of(process)):
+            try:
+                self.registry.trees.require(Digest(os.path.basename(tree)))
+            except NotFoundError as error:
+                raise NotFoundError(f"process {process.id}: {error.message}", error.next_step) from None
+
+    def _tree_paths(self, mounts: Iterable[MountSpec]) -> tuple[str | None, ...]:
+        trees = self.registry.trees
+        return tuple(None if mount.tree is None else trees.path(Digest(mount.tree)) for mount in mounts)
+
+    def trees_of(self, process: ProcessRecord) -> tuple[str | None, ...]:
+        """Where the trees of a process's mounts are, or would be; none if its config can't be read."""
+        try:
+            config = self.registry.objects.get(ObjectKind.CONFIG, process.config)
+            return self._tree_paths(decode_config(config).mounts)
+        except (NotFoundError, ObjectDamagedError, ReplayRefusedError):
+            return ()
+
     def _module_spec(self, digest: Digest, request: RunRequest) -> ModuleSpec:
         return ModuleSpec(
             path=self.registry.objects.path(ObjectKind.MODULE, digest),
@@ -607,7 +642,10 @@ class Runtime:
             module=self._module_spec(process.module, request),
             args=request.args,
             env=request.env,
-            mounts=request.mounts,
+            mounts=tuple(
+                mount if tree is None else replace(mount, host=tree)
+                for mount, tree in zip(request.mounts, self._tree_paths(request.mounts), strict=True)
+            ),
             stdin_fd=streams.stdin,
             stdout_fd=streams.stdout,
             stderr_fd=streams.stderr,
@@ -659,7 +697,7 @@ def never_went_on(process: ProcessRecord, outcome: Outcome) -> bool:
 
 def _grants(request: RunRequest) -> str:
     """What a process reaches of this machine, for people."""
-    mounts = [f"{mount.host}{' (read-only)' if mount.read_only else ''}" for mount in request.mounts]
+    mounts = [f"{m.host}{' (read-only)' if m.read_only else ''}" for m in request.mounts if m.tree is None]
     grants = [f"the directories {', '.join(mounts)}" if mounts else "no directory, but the standard streams"]
     network = request.network
     if not network.is_empty:

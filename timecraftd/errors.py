@@ -66,7 +66,7 @@ class StateBusyError(StateError):
 
 
 class ObjectDamagedError(StateError):
-    """A stored object whose bytes no longer match its digest."""
+    """A stored object, or a tree's file, whose bytes no longer match the digest."""
 
     code = "TC0009"
 
@@ -103,7 +103,7 @@ class EngineError(TimecraftError):
 
 
 class MountError(TimecraftError):
-    """A directory to mount that doesn't exist, isn't a directory, or can't be opened."""
+    """A directory to mount that doesn't exist, isn't a directory, can't be opened, or holds what a tree can't."""
 
     code = "TC0015"
 

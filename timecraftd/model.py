@@ -57,6 +57,8 @@ class ObjectKind(StrEnum):
     MODULE = "module"
     CONFIG = "config"
     RUNTIME = "runtime"
+    TREE = "tree"
+    """The manifest of a directory that never changes."""
 
 
 @dataclass(frozen=True, slots=True)

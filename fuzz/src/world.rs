@@ -43,7 +43,12 @@ impl World {
             symlink(target, root.join(name)).expect(name);
         }
         let kill = Arc::new(KillSwitch::new().expect("a kill switch"));
-        let mount = |name: &str, read_only| Mount { host: root.join(name), guest: format!("/{name}"), read_only };
+        let mount = |name: &str, read_only| Mount {
+            host: root.join(name),
+            guest: format!("/{name}"),
+            read_only,
+            immutable: false,
+        };
         let config = HostConfig {
             args: vec![b"guest".to_vec(), b"argument".to_vec()],
             env: vec![b"A=b".to_vec()],

@@ -11,6 +11,7 @@ import yaml
 
 from tests.testing import FakeOutcome, module
 from timecraftd.errors import ReplayRefusedError, TimecraftError
+from timecraftd.model import ObjectKind
 
 VERBS = [
     "run",
@@ -173,6 +174,7 @@ def test_replay_repeats_output_and_exit_code(command, hello, capfd):
             ": record 5: clock_time_get",
         ),
         (FakeOutcome("log_damaged", 125, "bad checksum"), 125, "the log is damaged after record 7: bad checksum"),
+        (FakeOutcome("input_lost", 125, "record 8 refers to x"), 125, ": record 8 refers to x; import it again"),
         (FakeOutcome("log_ended", 125, ""), 125, "its log ends with record 7, where its host died"),
         (FakeOutcome("until", 0, ""), 0, ""),
     ],
@@ -277,6 +279,54 @@ def test_describe_tells_all(command, hello, capsys):
         assert text in out
     command("describe", "module", "hello.wasm", "-o", "json")
     assert json.loads(capsys.readouterr().out)["exports"] == [{"name": "_start", "type": "func ()"}]
+
+
+def test_trees_are_listed_described_and_pruned(command, hello, runtime, tmp_path, native, capsys):
+    """A run with an immutable mount makes one; the config names it."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "file").write_text("x" * 2048)
+    (data / "link").symlink_to("file")
+    command("run", "-q", "--name", "web", "--dir", f"{data}:/data:immutable", hello)
+    (mount,) = native.specs[0].mounts
+    tree = os.path.basename(mount.host)
+    assert (mount.tree, mount.read_only, mount.guest) == (tree, True, "/data")
+    capsys.readouterr()
+    command("get", "trees")
+    assert capsys.readouterr().out.splitlines()[1].split()[:3] == [tree[:12], "1", "2.2"]
+    command("get", "tree", tree[:12], "-o", "json")
+    assert json.loads(capsys.readouterr().out)[0]["path"] == mount.host
+    command("describe", "tree", tree[:12])
+    out = capsys.readouterr().out
+    for text in ("link file", "file 2048", runtime.processes()[0].id):
+        assert text in out
+    command("describe", "process", "web")
+    assert f"{data} at /data (immutable, tree {tree[:12]})" in capsys.readouterr().out
+    assert command("replay", "web") == 3
+    assert native.specs[-1].trees == (mount.host,)
+    command("prune", "-o", "json")
+    assert json.loads(capsys.readouterr().out) == []
+    command("rm", "web")
+    command("prune", "-o", "json")
+    gone = {item["id"]: item for item in json.loads(capsys.readouterr().out.removeprefix("web\n"))}
+    assert gone[tree]["kind"] == "tree"
+    assert gone[tree]["bytes"] > 2048
+    assert not os.path.exists(mount.host)
+
+
+def test_trees_stay_as_long_as_a_config_is_unreadable(command, hello, runtime, tmp_path, capsys):
+    """It may name any of them."""
+    (tmp_path / "data").mkdir()
+    for name in ("a", "b"):
+        command("run", "-q", "--name", name, "--dir", f"{tmp_path / 'data'}:/{name}:immutable", hello)
+        (tmp_path / "data" / name).touch()
+    Path(runtime.registry.objects.path(ObjectKind.CONFIG, runtime.process("a").config)).write_text("{}")
+    command("rm", "b")
+    command("prune")
+    assert len(list(runtime.registry.objects.stored(ObjectKind.TREE))) == 2
+    command("rm", "a")
+    command("prune")
+    assert not list(runtime.registry.objects.stored(ObjectKind.TREE))
 
 
 def test_help_of_every_verb(command, capsys):

@@ -89,11 +89,13 @@ def test_times():
         ("/a:/b:ro", MountSpec("/a", "/b", read_only=True)),
         ("/a:ro", MountSpec("/a", "/a", read_only=True)),
         ("/a:/b:rw", MountSpec("/a", "/b")),
+        ("/a:/b:immutable", MountSpec("/a", "/b", read_only=True, tree="")),
+        ("/a:immutable", MountSpec("/a", "/a", read_only=True, tree="")),
         (".", MountSpec(os.getcwd(), ".")),
     ],
 )
 def test_mounts(text, mount):
-    """HOST[:GUEST[:ro]]."""
+    """HOST[:GUEST[:MODE]]."""
     assert parse_mount(text) == mount
 
 

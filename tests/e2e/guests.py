@@ -194,7 +194,8 @@ def prepare(case: Case, scratch: Path) -> Case:
 def mounts_of(case: Case, scratch: Path) -> list[MountSpec]:
     """The case's mounts, on the folders of a scratch folder."""
     parts = [mount.split(":") for mount in case.mounts]
-    return [MountSpec(str(scratch / part[0]), part[1], part[2:] == ["ro"]) for part in parts]
+    tree = {"immutable": "no registry, no digest"}
+    return [MountSpec(str(scratch / host), guest, mode != [], tree.get("".join(mode))) for host, guest, *mode in parts]
 
 
 class Pipe:
@@ -224,6 +225,7 @@ class Bench:
     def __init__(self, work: Path, artifacts: Path) -> None:
         self.work = work
         self.artifacts = artifacts
+        self.trees: tuple[str | None, ...] = ()
 
     def module_spec(self, module: Path, sockets: Sockets = "auto") -> ModuleSpec:
         """Where a module's wasm lies. Raises ModuleError."""
@@ -238,11 +240,13 @@ class Bench:
     ) -> Ran:
         """Runs a prepared case, recorded. `during` is called while it runs. Raises ModuleError and others."""
         (self.work / "log").mkdir()
+        mounts = tuple(mounts_of(case, scratch))
+        self.trees = tuple(mount.host if mount.tree else None for mount in mounts)
         spec = RunSpec(
             module=self.module_spec(case.module, case.sockets),
             args=(case.module.name.encode(), *map(str.encode, case.args)),
             env=tuple(f"{key}={value}".encode() for key, value in case.env.items()),
-            mounts=tuple(mounts_of(case, scratch)),
+            mounts=mounts,
             limits=LIMITS,
             log=LogSpec(str(self.work / "log"), str(uuid.uuid4()), b"{}"),
             memory_digest=True,
@@ -264,6 +268,7 @@ class Bench:
         spec = ReplaySpec(
             self.module_spec(module),
             str(self.work / "log"),
+            self.trees,
             LIMITS,
             memory_digest=True,
             **changes,

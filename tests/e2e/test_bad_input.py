@@ -117,7 +117,7 @@ def test_mounts(cli: Cli, tmp_path: Path):
         done = cli("run", "--dir", f"{tmp_path / host}:/data", guest("hello"), code=REFUSED)
         said(done, f"mount {tmp_path / host}: {reason}", "correct --dir")
     for text in ("", ":", ":/data", f"{tmp_path}:/a:ro:rw", f"{tmp_path}:"):
-        said(cli("run", "--dir", text, guest("hello"), code=REFUSED), "isn't HOST[:GUEST[:ro]]")
+        said(cli("run", "--dir", text, guest("hello"), code=REFUSED), "isn't HOST[:GUEST[:MODE]]")
 
 
 USAGE = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from timecraftd.errors import LogDamagedError, LogVersionError
-from timecraftd.recorder.reader import Record, Region, read_log
+from timecraftd.recorder.reader import Record, Reference, Region, read_log
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 DUMPS = sorted(GOLDEN.glob("v*/*.txt"))
@@ -43,6 +43,20 @@ def test_a_digest_is_that_of_the_bytes_it_stands_for():
     expected = hashlib.sha256(ptr.to_bytes(4, "little") + len(data).to_bytes(4, "little") + data).digest()
     assert digested.digested
     assert digested.sent == ((len(data), expected),)
+
+
+def record_of(call: int, written: bytes) -> Record:
+    return Record(5, 0, call, 0, (), ((64, written),), (), digested=False)
+
+
+def test_a_referring_record_tells_where_its_bytes_are():
+    """Bit 0x4000 of a call says so; in control records it means nothing."""
+    data = bytes.fromhex("02000000 0010000000000000 00040000 78563412") + b"lib/x.py"
+    assert record_of(0x4002, data).reference == Reference(2, 4096, 1024, 0x12345678, b"lib/x.py")
+    assert record_of(2, data).reference is None
+    assert record_of(0xFF00, data).reference is None
+    with pytest.raises(LogDamagedError, match="record 5: its reference is cut off"):
+        print(record_of(0x4002, data[:19]).reference)
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ import pytest
 from tests.testing import FakeNative, make_runtime, module
 from timecraftd.embedded import Runtime, Streams
 from timecraftd.engine.request import RunRequest
-from timecraftd.errors import ArchiveError, ProcessStateError
-from timecraftd.model import ProcessState
+from timecraftd.engine.spec import MountSpec
+from timecraftd.errors import ArchiveError, ObjectDamagedError, ProcessStateError
+from timecraftd.model import Digest, ProcessState
 from timecraftd.registry.archive import INDEX_NAME, ArchiveBounds, export_process, import_process
 
 BOUNDS = ArchiveBounds(1 << 20, 1 << 20, 100)
@@ -69,6 +72,21 @@ def imported(runtime: Runtime, archive: bytes, bounds: ArchiveBounds = BOUNDS) -
     return import_process(runtime.registry, io.BytesIO(archive), "x.tar", bounds)
 
 
+@pytest.fixture
+def mounting(tmp_path: Path) -> Runtime:
+    """A runtime with one process that has an immutable mount."""
+    data = tmp_path / "data"
+    (data / "dir").mkdir(parents=True)
+    for name in ("a", "b", "dir/a"):
+        (data / name).write_text("c" if name == "b" else "text")
+    (data / "dir" / "link").symlink_to("../b")
+    runtime = make_runtime(tmp_path / "here", FakeNative())
+    mounts = (MountSpec(str(data), "/data", read_only=True, tree=""),)
+    runtime.start(module(), "m.wasm", RunRequest(args=(b"m",), mounts=mounts), Streams(), None).wait()
+    shutil.rmtree(data)
+    return runtime
+
+
 @pytest.mark.parametrize("compress", [False, True])
 def test_a_process_travels(here, there, compress):
     """And replays on the other machine."""
@@ -76,6 +94,33 @@ def test_a_process_travels(here, there, compress):
     original = here.processes()[0]
     assert there.process(process.id) == replace(original, pid=0, boot_id="", imported=True)
     assert there.engine.replay(there.replay_spec(process)).wait().kind == "exit"
+
+
+def test_trees_travel_along(mounting, there):
+    """Files that are alike once; with times and links, and checked."""
+    archive = exported(mounting)
+    assert len([name for name in unpacked(archive) if name.startswith("blobs/")]) == 2
+    process = imported(there, archive)
+    (tree,) = there.trees_of(process)
+    there.registry.trees.check(Digest(os.path.basename(tree)))
+    assert Path(tree, "dir", "link").read_text() == "c"
+    assert there.replay_spec(process).trees == (tree,)
+    assert not [name for name in os.listdir(os.path.dirname(tree)) if name.startswith(".draft")]
+    (before,) = mounting.trees_of(process)
+    assert os.path.basename(before) == os.path.basename(tree)
+
+
+def test_a_tree_that_is_damaged_here_is_mended_by_an_import(mounting, there):
+    """And a damaged one does not leave."""
+    archive = exported(mounting)
+    process = imported(there, archive)
+    (tree,) = there.trees_of(process)
+    Path(tree, "a").unlink()
+    with pytest.raises(ObjectDamagedError, match="a isn't as it was"):
+        exported(there)
+    there.remove(process)
+    imported(there, archive)
+    assert Path(tree, "a").read_text() == "text"
 
 
 def test_machine_bound_files_stay(here):
@@ -156,6 +201,81 @@ HOSTILE: dict[str, tuple[Callable[[Files], bytes], str]] = {
     "member is a device": (lambda f: packed(f, **{"log/log.json": tarfile.CHRTYPE}), "isn't what"),
     "truncated": (lambda f: packed(f)[:2200], "isn't a whole exported process|is missing"),
 }
+
+
+def blob(files: Files, text: bytes) -> str:
+    """The name of a tree's file by what it holds."""
+    return next(name for name, data in files.items() if name.startswith("blobs/") and data == text)
+
+
+def relisted(files: Files, changes: dict[str, bytes | None]) -> bytes:
+    """An archive whose index lists other members: new ones, and none of those that are None."""
+    index = json.loads(files[INDEX_NAME])
+    index["members"] = [item for item in index["members"] if item["name"] not in changes]
+    kept = {name: data for name, data in files.items() if name not in changes}
+    for name, data in changes.items():
+        if data is not None:
+            kept[name] = data
+            index["members"].append({"name": name, "size_bytes": len(data), "sha256": sha256(data).hexdigest()})
+    return packed({**kept, INDEX_NAME: json.dumps(index).encode()})
+
+
+def with_manifest(files: Files, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """An archive with another tree, which process, config and index agree about."""
+    (name,) = (name for name in files if name.startswith("objects/tree/"))
+    manifest = json.loads(files[name])
+    change(manifest)
+    data = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    old, new = name.rpartition("/")[2], sha256(data).hexdigest()
+    (config_name,) = (name for name in files if name.startswith("objects/config/"))
+    config = files[config_name].replace(old.encode(), new.encode())
+    index = json.loads(files[INDEX_NAME])
+    index["process"]["config"] = sha256(config).hexdigest()
+    changed = {config_name: None, name: None, f"objects/config/{sha256(config).hexdigest()}": config}
+    return relisted({**files, INDEX_NAME: json.dumps(index).encode()}, changed | {f"objects/tree/{new}": data})
+
+
+HOSTILE_TREES: dict[str, tuple[Callable[[Files], bytes], str]] = {
+    "manifest missing": (
+        lambda f: relisted(f, {next(name for name in f if name.startswith("objects/tree/")): None}),
+        "is missing",
+    ),
+    "manifest too many": (lambda f: relisted(f, {f"objects/tree/{sha256(b'x').hexdigest()}": b"x"}), "aren't those of"),
+    "file missing": (lambda f: relisted(f, {blob(f, b"c"): None}), "aren't those of the process's trees"),
+    "file too many": (lambda f: relisted(f, {f"blobs/{sha256(b'x').hexdigest()}": b"x"}), "aren't those of"),
+    "file misnamed": (lambda f: relisted(f, {f"blobs/{'0' * 64}": b"x"}), "isn't named by its digest"),
+    "file is a path": (lambda f: relisted(f, {"blobs/../x": b"x"}), "isn't expected"),
+    "other bytes": (lambda f: packed({**f, blob(f, b"c"): b"d"}), "don't match its digest"),
+    "path leads outside": (
+        lambda f: with_manifest(f, lambda m: m["files"].update({"../x": m["files"].pop("b")})),
+        "manifest isn't what",
+    ),
+    "link leads outside": (lambda f: with_manifest(f, lambda m: m["links"].update(x="../x")), "manifest isn't what"),
+    "link in place of a directory": (
+        lambda f: with_manifest(f, lambda m: m.update(directories=[], links={"dir": "."})),
+        "manifest isn't what",
+    ),
+    "wrong size": (
+        lambda f: with_manifest(f, lambda m: m["files"]["b"].update(size=2)),
+        "aren't those of its manifest",
+    ),
+    "unknown field": (lambda f: with_manifest(f, lambda m: m.update(x=1)), "aren't those of its manifest"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_TREES)
+def test_hostile_trees_leave_no_trace(mounting, there, tmp_path, case):
+    """Nothing is believed of a tree but what its bytes prove."""
+    make, says = HOSTILE_TREES[case]
+    archive = make(unpacked(exported(mounting)))
+    assert there.processes() == []
+    with pytest.raises(ArchiveError, match=says):
+        imported(there, archive)
+    assert there.processes() == []
+    assert os.listdir(there.registry.home.processes_dir) == []
+    made = Path(there.registry.home.path, "trees")
+    assert not made.exists() or os.listdir(made) == []
+    assert sorted(os.listdir(tmp_path)) == ["here", "there"]
 
 
 @pytest.mark.parametrize("case", HOSTILE)

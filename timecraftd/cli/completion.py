@@ -11,7 +11,7 @@ from timecraftd.errors import UnsupportedError
 
 SHELLS = ("bash", "zsh", "fish")
 FILES = ("FILE", "MODULE", "ARG")
-DIRECTORIES = ("HOST[:GUEST[:ro]]",)
+DIRECTORIES = ("HOST[:GUEST[:MODE]]",)
 """Placeholders of arguments that name files or directories."""
 VERBS_OF_OBJECTS = ("get", "describe", "export")
 """Their ids aren't those of processes alone."""

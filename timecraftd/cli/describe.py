@@ -1,4 +1,4 @@
-"""`timecraft describe`: one process, module, config, runtime or log in detail."""
+"""`timecraft describe`: one process, module, config, runtime, tree or log in detail."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import argparse
 import json
 
 from timecraftd.cli.context import Context
-from timecraftd.cli.get import KINDS, singular
+from timecraftd.cli.get import DIGITS, KINDS, singular
 from timecraftd.cli.parser import add_format
 from timecraftd.cli.terminal import print_data, print_fields
-from timecraftd.cli.views import log_data, module_data, network_data, object_data, process_data
+from timecraftd.cli.views import log_data, module_data, network_data, object_data, process_data, tree_data
 from timecraftd.embedded import Runtime
 from timecraftd.errors import TimecraftError
 from timecraftd.model import ObjectInfo, ObjectKind, ProcessRecord
-from timecraftd.units import format_duration, format_size
+from timecraftd.units import format_duration, format_size, rfc3339
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,28 @@ def describe(runtime: Runtime, kind: str, reference: str) -> dict[str, object]:
     digest = runtime.registry.resolve_object(object_kind, reference)
     data = runtime.registry.objects.get(object_kind, digest)
     info = next(info for info in runtime.registry.objects.stored(object_kind) if info.digest == digest)
-    return _module(runtime, info, data) if object_kind is ObjectKind.MODULE else object_data(runtime, info)
+    if object_kind is ObjectKind.MODULE:
+        return _module(runtime, info, data)
+    return _tree(runtime, info) if object_kind is ObjectKind.TREE else object_data(runtime, info)
+
+
+def _tree(runtime: Runtime, info: ObjectInfo) -> dict[str, object]:
+    manifest = runtime.registry.trees.manifest(info.digest)
+    path = runtime.registry.trees.path(info.digest)
+    return tree_data(runtime, info) | {
+        "directories": manifest["directories"],
+        "links": [{"path": path, "target": target} for path, target in manifest["links"].items()],
+        "contents": [
+            {
+                "path": path,
+                "size_bytes": file["size"],
+                "modified_at": rfc3339(file["mtime_ns"]),
+                "sha256": file["sha256"],
+            }
+            for path, file in manifest["files"].items()
+        ],
+        "processes": [process.id for process in runtime.processes() if path in runtime.trees_of(process)],
+    }
 
 
 def _process(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
@@ -106,5 +127,7 @@ def _line(item: object) -> str:
     if not isinstance(item, dict):
         return str(item)
     if "host" in item and "guest" in item:
-        return f"{item['host']} at {item['guest']}{' (read-only)' if item['read_only'] else ''}"
+        mode = " (read-only)" if item["read_only"] else ""
+        mode = f" (immutable, tree {item['tree'][:DIGITS]})" if item.get("tree") else mode
+        return f"{item['host']} at {item['guest']}{mode}"
     return " ".join(str(value) for value in item.values() if value != "")

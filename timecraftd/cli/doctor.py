@@ -16,6 +16,7 @@ from timecraftd.cli.parser import add_format
 from timecraftd.cli.terminal import print_data, printable
 from timecraftd.config import Config
 from timecraftd.errors import EngineError, TimecraftError
+from timecraftd.model import ObjectKind
 from timecraftd.units import format_size
 
 SPACE_BYTES_MIN = 1 << 30
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     checks: tuple[tuple[str, Callable[[Context], tuple[Level, str]]], ...] = (
         ("configuration", check_config),
         ("state directory", check_state),
+        ("trees", check_trees),
         ("free space", check_space),
         ("kernel", check_kernel),
         ("openat2", check_openat2),
@@ -107,6 +109,15 @@ def check_state(context: Context) -> tuple[Level, str]:
     if os.stat(path).st_mode & 0o077:
         return "warn", f"{path}: other users may look into it; chmod 700 it"
     return "ok", f"{path}, {count} processes"
+
+
+def check_trees(context: Context) -> tuple[Level, str]:
+    """Whether the files that immutable mounts show are what they were."""
+    registry = context.runtime.registry
+    trees = list(registry.objects.stored(ObjectKind.TREE))
+    for tree in trees:
+        registry.trees.check(tree.digest)
+    return "ok", f"{len(trees)}, {format_size(sum(map(registry.object_bytes, trees)))}"
 
 
 def check_space(context: Context) -> tuple[Level, str]:

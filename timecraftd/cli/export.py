@@ -74,8 +74,9 @@ def _log(args: argparse.Namespace, context: Context) -> int:
     process = runtime.process(args.id)
     runtime.log_info(process)
     query = TraceQuery(json=True, string_bytes_max=STRING_BYTES, timestamps="absolute")
+    log_dir, trees = runtime.registry.home.log_dir(process.id), runtime.trees_of(process)
     with target_file(args.output, binary=False, force=args.force) as file:
-        for line in runtime.logs.trace(runtime.registry.home.log_dir(process.id), query):
+        for line in runtime.logs.trace(log_dir, query, trees=trees):
             file.write(line.encode() + b"\n")
     return 0
 

@@ -1,4 +1,4 @@
-"""`timecraft get`: list processes, modules, configs, runtimes or logs."""
+"""`timecraft get`: list processes, modules, configs, runtimes, trees or logs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from timecraftd.cli.context import Context
 from timecraftd.cli.parser import add_format
 from timecraftd.cli.ps import print_processes, shorten
 from timecraftd.cli.terminal import print_data, print_table
-from timecraftd.cli.views import log_data, module_data, object_data
+from timecraftd.cli.views import log_data, module_data, object_data, tree_data
 from timecraftd.embedded import Runtime
 from timecraftd.errors import LogError
 from timecraftd.model import ObjectInfo, ObjectKind, ProcessId, ProcessRecord
 from timecraftd.units import format_ago, format_size
 
-KINDS = ("process", "module", "config", "runtime", "log")
+KINDS = ("process", "module", "config", "runtime", "tree", "log")
 DIGITS = 12
 """So much of a digest is shown."""
 
@@ -81,15 +81,15 @@ def _print_objects(args: argparse.Namespace, runtime: Runtime, kind: ObjectKind,
         for info in infos:
             age = format_ago(now_ns - info.modified_ns)
             shown = info.digest if args.no_trunc else info.digest[:DIGITS]
-            rows.append((shown, _summary(args, runtime, info), format_size(info.size_bytes), age))
-        title = {"module": "NAME", "config": "COMMAND", "runtime": "ENGINE"}[kind]
+            rows.append((shown, _summary(args, runtime, info), format_size(runtime.registry.object_bytes(info)), age))
+        title = {"module": "NAME", "config": "COMMAND", "runtime": "ENGINE", "tree": "FILES"}[kind]
         print_table(("ID", title, "SIZE", "CREATED"), rows)
         return
     if args.quiet and args.output == "text":
         print_ids([info.digest if args.no_trunc else info.digest[:DIGITS] for info in infos])
         return
-    data = [module_data(runtime, info) if kind is ObjectKind.MODULE else object_data(runtime, info) for info in infos]
-    print_data(data, args.output)
+    show = {ObjectKind.MODULE: module_data, ObjectKind.TREE: tree_data}.get(kind, object_data)
+    print_data([show(runtime, info) for info in infos], args.output)
 
 
 def print_ids(ids: list[str]) -> None:
@@ -102,6 +102,8 @@ def _summary(args: argparse.Namespace, runtime: Runtime, info: ObjectInfo) -> st
     if info.kind is ObjectKind.MODULE:
         record = runtime.registry.module_record(info.digest)
         return record.name if record else "-"
+    if info.kind is ObjectKind.TREE:
+        return str(len(runtime.registry.trees.manifest(info.digest)["files"]))
     value = json.loads(runtime.registry.objects.get(info.kind, info.digest))
     if info.kind is ObjectKind.CONFIG:
         command = " ".join(value["args"])

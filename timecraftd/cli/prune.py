@@ -47,9 +47,12 @@ def run(args: argparse.Namespace, context: Context) -> int:
     with registry.home.collection_lock(exclusive=True):
         going = {process.id for process in processes} if args.dry_run else set()
         for info in registry.unreferenced(going):
+            size_bytes = registry.object_bytes(info)
             if not args.dry_run:
                 registry.delete_object(info)
-            gone.append({"kind": str(info.kind), "id": info.digest, "bytes": info.size_bytes})
+            gone.append({"kind": str(info.kind), "id": info.digest, "bytes": size_bytes})
+        if not args.dry_run:
+            registry.trees.sweep()
         for path, size in registry.stale_artifacts(runtime.now_ns()):
             if not args.dry_run:
                 os.unlink(path)

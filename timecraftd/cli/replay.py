@@ -11,7 +11,7 @@ from timecraftd.cli.context import Context, is_terminal
 from timecraftd.cli.supervise import Interrupts, tell_end
 from timecraftd.cli.terminal import FilteredDescriptor
 from timecraftd.engine.spec import ReplaySpec
-from timecraftd.errors import LogDamagedError, ProcessStateError, ReplayDivergedError, UsageError
+from timecraftd.errors import LogDamagedError, ObjectDamagedError, ProcessStateError, ReplayDivergedError, UsageError
 from timecraftd.model import ProcessRecord, ProcessState
 from timecraftd.units import parse_duration_ns, parse_time_ns, rfc3339
 
@@ -104,6 +104,8 @@ def _tell(context: Context, args: argparse.Namespace, process: ProcessRecord, ou
             f"process {short}: the log is damaged after {reached}: {outcome.message}",
             "all output up to there is the recorded one",
         )
+    if outcome.kind == "input_lost":
+        raise ObjectDamagedError(f"process {short}: {outcome.message}", "import it again from an export")
     if outcome.kind == "log_ended":
         if args.verify:
             return _say(args, f"process {short}: the same up to {reached}, where {_why_log_ended(context, process)}")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from timecraftd.engine.spec import Sockets
 
 ENV_FILE_BYTES_MAX = 1 << 20
+MOUNT_MODES = ("rw", "ro", "immutable")
 SOCKET_ABIS: dict[str, Sockets] = {
     "none": "none",
     "auto": "auto",
@@ -52,7 +53,12 @@ def _add_world(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-e", "--env", metavar="K=V", action="append", default=[], help="variable; K takes the host's")
     group.add_argument("--env-file", metavar="FILE", action="append", default=[], help="variables, a line each")
     group.add_argument(
-        "-v", "--dir", metavar="HOST[:GUEST[:ro]]", action="append", default=[], help="mount a directory"
+        "-v",
+        "--dir",
+        metavar="HOST[:GUEST[:MODE]]",
+        action="append",
+        default=[],
+        help="mount a directory; MODE: rw, ro, or immutable (as it is now, for ever, and not copied into the log)",
     )
     group.add_argument("-f", "--function", metavar="FUNC", help="exported function to call instead of _start")
     group.add_argument(
@@ -208,16 +214,16 @@ def _network(args: argparse.Namespace) -> NetworkRequest:
 
 
 def parse_mount(text: str) -> MountSpec:
-    """A mount from `HOST[:GUEST[:ro]]`; the guest sees it at the same path if no other is given."""
+    """A mount from `HOST[:GUEST[:MODE]]`; the guest sees it at the same path if no other is given."""
     parts = text.split(":")
-    read_only = len(parts) > 1 and parts[-1] in ("ro", "rw") and parts.pop() == "ro"
+    mode = parts.pop() if len(parts) > 1 and parts[-1] in MOUNT_MODES else "rw"
     host, guest = parts[0], parts[-1]
     if not host or not guest or len(parts) > 2:
-        raise UsageError(f"--dir {text!r}: isn't HOST[:GUEST[:ro]]", "write it like --dir ./data:/data:ro")
+        raise UsageError(f"--dir {text!r}: isn't HOST[:GUEST[:MODE]]", "write it like --dir ./data:/data:ro")
     if "\0" in text:
         raise UsageError(f"--dir {text!r}: holds a NUL byte")
     try:
-        return MountSpec(os.path.abspath(host), guest, read_only)
+        return MountSpec(os.path.abspath(host), guest, mode != "rw", "" if mode == "immutable" else None)
     except FileNotFoundError:
         raise UsageError(f"--dir {text!r}: the current directory is gone", "give an absolute path") from None
 

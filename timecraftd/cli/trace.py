@@ -54,7 +54,8 @@ def run(args: argparse.Namespace, context: Context) -> int:
     )
     filtered = is_terminal(1) and not args.raw
     wait = follower(context, process, follow=args.follow)
-    for line in runtime.logs.trace(runtime.registry.home.log_dir(process.id), query, wait):
+    log_dir = runtime.registry.home.log_dir(process.id)
+    for line in runtime.logs.trace(log_dir, query, wait, runtime.trees_of(process)):
         print(printable(line) if filtered else line, flush=args.follow)
     return 0
 

@@ -113,6 +113,17 @@ def object_data(runtime: Runtime, info: ObjectInfo) -> dict[str, object]:
     }
 
 
+def tree_data(runtime: Runtime, info: ObjectInfo) -> dict[str, object]:
+    """A tree as data, without its files."""
+    return {
+        "id": info.digest,
+        "files": len(runtime.registry.trees.manifest(info.digest)["files"]),
+        "size_bytes": runtime.registry.object_bytes(info),
+        "path": runtime.registry.trees.path(info.digest),
+        "created_at": rfc3339(info.modified_ns),
+    }
+
+
 def module_data(runtime: Runtime, info: ObjectInfo) -> dict[str, object]:
     """A module as data."""
     record = runtime.registry.module_record(info.digest)

@@ -72,7 +72,7 @@ def encode_config(request: RunRequest) -> bytes:
             "version": CONFIG_VERSION,
             "args": [os.fsdecode(arg) for arg in request.args],
             "env": [os.fsdecode(item) for item in request.env],
-            "mounts": [{"host": m.host, "guest": m.guest, "read_only": m.read_only} for m in request.mounts],
+            "mounts": [_mount(mount) for mount in request.mounts],
             "function": request.function,
             "nans": request.nans,
             "sockets": request.sockets,
@@ -88,6 +88,11 @@ def encode_config(request: RunRequest) -> bytes:
             "chaos": {"ratio": request.chaos_ratio, "seed": request.chaos_seed},
         }
     )
+
+
+def _mount(mount: MountSpec) -> dict[str, object]:
+    value: dict[str, object] = {"host": mount.host, "guest": mount.guest, "read_only": mount.read_only}
+    return value | {"tree": mount.tree} if mount.tree is not None else value
 
 
 def decode_config(data: bytes) -> RunRequest:
@@ -131,8 +136,8 @@ def _decode_network(value: dict[str, Any]) -> NetworkRequest:
 
 
 def check_mounts(mounts: tuple[MountSpec, ...]) -> None:
-    """Whether all directories to mount are there. Raises MountError."""
+    """Whether all directories to mount are there; those of trees are the registry's. Raises MountError."""
     for mount in mounts:
-        if not os.path.isdir(mount.host):
+        if mount.tree is None and not os.path.isdir(mount.host):
             reason = "is not a directory" if os.path.lexists(mount.host) else "there is no such directory"
             raise MountError(f"mount {mount.host}: {reason}", "create it, or correct --dir")

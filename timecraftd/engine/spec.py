@@ -21,6 +21,9 @@ class MountSpec:
     host: str
     guest: str
     read_only: bool = False
+    tree: str | None = None
+    """Digest, for an immutable mount: what is read from it is not copied into the log. Empty: of what `host` holds when
+    the run is started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,8 @@ class ReplaySpec:
 
     module: ModuleSpec
     log_dir: str
+    trees: tuple[str | None, ...] = ()
+    """For each mount of the run the directory of its tree, None if it has none."""
     limits: LimitSpec = LimitSpec()
     stdout_fd: int | None = None
     """Where the guest's recorded output goes again; None drops it."""

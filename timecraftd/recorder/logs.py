@@ -77,9 +77,14 @@ class Logs:
             for time_ns, stream, data in batch:
                 yield Output(time_ns, stream, data)
 
-    def trace(self, log_dir: str, query: TraceQuery, wait: Callable[[], bool] = bool) -> Iterator[str]:
-        """Records as lines, in order; `wait` as for `output`. Raises UsageError for a call that doesn't exist."""
-        reader: LogReader = self._load().LogReader(log_dir)
+    def trace(
+        self, log_dir: str, query: TraceQuery, wait: Callable[[], bool] = bool, trees: Sequence[str | None] = ()
+    ) -> Iterator[str]:
+        """Records as lines, in order; `wait` as for `output`, `trees` the directories of the process's trees, by mount.
+
+        Raises UsageError for a call that doesn't exist.
+        """
+        reader: LogReader = self._load().LogReader(log_dir, trees)
         if query.start_ns is not None:
             reader.seek_time(query.start_ns)
 

@@ -21,6 +21,10 @@ SEGMENT_HEADER = struct.Struct("<4sHH16sIIQQQII")
 BLOCK_HEADER = struct.Struct("<4sHBBIIQIIQQQQQII")
 INDEX_MAGIC = b"TCLI"
 CODEC_RAW, CODEC_LZ4 = 0, 1
+REFERRING = 0x4000
+"""Bit of a call: the first written region says where its bytes are."""
+CONTROL_BASE = 0xFF00
+REFERENCE = struct.Struct("<IQII")
 ARGS_MAX = 16
 REGIONS_MAX = 1088
 U32 = 0xFFFFFFFF
@@ -30,6 +34,20 @@ SAME_SLOT, SAME_ARGS, SAME_LAYOUT, NUMBERS, CLOCK, DIGESTED = 1, 2, 4, 8, 16, 32
 TAG_KNOWN = 63
 
 Region = tuple[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where bytes that a guest has read are to be found."""
+
+    mount: int
+    """Its number in the process's config."""
+    offset: int
+    length: int
+    crc: int
+    """CRC-32C of the bytes."""
+    path: bytes
+    """Relative to the mount."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +65,17 @@ class Record:
     sent: tuple[Region, ...]
     """Guest address and bytes of what the guest handed over; if digested, (number of bytes, SHA-256)."""
     digested: bool
+
+    @property
+    def reference(self) -> Reference | None:
+        """What stands for the first written region, if it does. Raises LogDamagedError."""
+        if not self.call & REFERRING or self.call >= CONTROL_BASE:
+            return None
+        if not self.written or len(self.written[0][1]) < REFERENCE.size:
+            raise LogDamagedError(f"record {self.seq}: its reference is cut off")
+        data = self.written[0][1]
+        mount, offset, length, crc = REFERENCE.unpack_from(data)
+        return Reference(mount, offset, length, crc, data[REFERENCE.size :])
 
 
 @dataclass(slots=True)

@@ -1,9 +1,9 @@
 """An exported process: one tar file that replays on another machine.
 
 Its first member, `timecraft-export.json`, names the process and every other member with size and SHA-256. Members
-are objects (`objects/KIND/DIGEST`) and the log's files (`log/NAME`). Nothing in a file that comes from elsewhere is
-believed: names are matched against what is expected, sizes are bounded, digests are checked, and nothing is visible
-in the state directory before all of it was checked.
+are objects (`objects/KIND/DIGEST`), files of trees (`blobs/SHA-256`) and the log's files (`log/NAME`). Nothing in a
+file that comes from elsewhere is believed: names are matched against what is expected, sizes are bounded, digests are
+checked, and nothing is visible in the state directory before all of it was checked.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ from timecraftd.model import (
 )
 from timecraftd.registry.home import fsync_directory, state_errors
 from timecraftd.registry.registry import Registry
+from timecraftd.registry.trees import mounted_trees, read_manifest
 
 FORMAT_VERSION = 1
 INDEX_NAME = "timecraft-export.json"
 INDEX_BYTES_MAX = 64 << 20
 CHUNK_BYTES = 1 << 20
 _LOG_NAME = re.compile(r"log/[0-9A-Za-z][0-9A-Za-z_.-]{0,127}")
-_OBJECT_NAME = re.compile(r"objects/(module|config|runtime)/([0-9a-f]{64})")
+_OBJECT_NAME = re.compile(r"objects/(module|config|runtime|tree)/([0-9a-f]{64})")
+_BLOB_NAME = re.compile(r"blobs/([0-9a-f]{64})")
 # The lock means nothing elsewhere; a pointer to a ring is a path on the machine that wrote it.
 _LOCAL = re.compile(r"(lock|kill|ring.*)")
 
@@ -98,10 +100,11 @@ def import_process(registry: Registry, source: IO[bytes], name: str, bounds: Arc
             )
         staging = os.path.join(registry.home.processes_dir, f".import-{process.id}-{os.getpid()}")
         with state_errors(staging):
-            os.makedirs(os.path.join(staging, "log"), mode=0o700)
+            for part in ("log", "blobs"):
+                os.makedirs(os.path.join(staging, part), mode=0o700)
         try:
             _unpack(tar, members, expected, staging, name)
-            _admit(registry, process, staging)
+            _admit(registry, process, _check_trees(process, expected, staging), staging)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return process
@@ -111,6 +114,13 @@ def _files(registry: Registry, process: ProcessRecord) -> Iterator[tuple[str, st
     for kind, digest in _object_names(process):
         registry.objects.get(kind, digest)  # nothing damaged leaves
         yield f"objects/{kind}/{digest}", registry.objects.path(kind, digest)
+    blobs: dict[str, str] = {}
+    for digest in _trees(registry.objects.get(ObjectKind.CONFIG, process.config)):
+        registry.trees.check(digest)
+        yield f"objects/{ObjectKind.TREE}/{digest}", registry.objects.path(ObjectKind.TREE, digest)
+        for path, file in registry.trees.manifest(digest)["files"].items():
+            blobs[file["sha256"]] = os.path.join(registry.trees.path(digest), path)
+    yield from ((f"blobs/{digest}", path) for digest, path in sorted(blobs.items()))
     log_dir = registry.home.log_dir(process.id)
     for name in sorted(os.listdir(log_dir)):
         path = os.path.join(log_dir, name)
@@ -124,6 +134,10 @@ def _object_names(process: ProcessRecord) -> list[tuple[ObjectKind, Digest]]:
         (ObjectKind.CONFIG, process.config),
         (ObjectKind.RUNTIME, process.runtime),
     ]
+
+
+def _trees(config: bytes) -> list[Digest]:
+    return sorted({tree for tree in mounted_trees(config) if tree is not None})
 
 
 def _read_index(
@@ -187,15 +201,15 @@ def _check_members(members: list[Member], process: ProcessRecord, bounds: Archiv
             raise ValueError(f"member {member.name!r} is too big")
         if not is_digest(member.sha256):
             raise ValueError(f"member {member.name!r} has no digest")
-        found = _OBJECT_NAME.fullmatch(member.name)
-        if found and found[2] != member.sha256:
+        found = _OBJECT_NAME.fullmatch(member.name) or _BLOB_NAME.fullmatch(member.name)
+        if found and found[found.lastindex or 0] != member.sha256:
             raise ValueError(f"member {member.name!r} isn't named by its digest")
         if not found and (not _LOG_NAME.fullmatch(member.name) or _LOCAL.fullmatch(member.name[4:])):
             raise ValueError(f"member {member.name!r} isn't expected")
     if sum(member.size_bytes for member in members) > bounds.archive_bytes_max:
         raise ValueError("all members together are too big")
     wanted = {f"objects/{kind}/{digest}" for kind, digest in _object_names(process)}
-    if {name for name in names if name.startswith("objects/")} != wanted:
+    if {name for name in names if name.startswith("objects/") and not name.startswith("objects/tree/")} != wanted:
         raise ValueError("its objects aren't those of the process")
 
 
@@ -224,7 +238,24 @@ def _unpack(
         raise ArchiveError(f"{name}: member {min(missing)!r} is missing", "export it again")
 
 
-def _admit(registry: Registry, process: ProcessRecord, staging: str) -> None:
+def _check_trees(process: ProcessRecord, members: dict[str, Member], staging: str) -> dict[Digest, dict[str, Any]]:
+    """The manifests of the trees that the process needs. Raises ValueError if the archive has others, or not all."""
+    manifests = {}
+    with open(os.path.join(staging, process.config), "rb") as file:
+        trees = _trees(file.read())
+    for digest in trees:
+        if f"objects/tree/{digest}" not in members:
+            raise ValueError(f"tree {digest[:12]} is missing")
+        with open(os.path.join(staging, digest), "rb") as file:
+            manifests[digest] = read_manifest(file.read())
+    files = (file["sha256"] for manifest in manifests.values() for file in manifest["files"].values())
+    wanted = {f"objects/tree/{digest}" for digest in trees} | {f"blobs/{digest}" for digest in files}
+    if {name for name in members if name.startswith(("objects/tree/", "blobs/"))} != wanted:
+        raise ValueError("its files aren't those of the process's trees")
+    return manifests
+
+
+def _admit(registry: Registry, process: ProcessRecord, manifests: dict[Digest, dict[str, Any]], staging: str) -> None:
     with registry.home.collection_lock(exclusive=False):
         for kind, digest in _object_names(process):
             path = os.path.join(staging, digest)
@@ -234,7 +265,11 @@ def _admit(registry: Registry, process: ProcessRecord, staging: str) -> None:
                 os.unlink(path)
                 stored = registry.objects.put(kind, data)
                 assert stored == digest, "the digest was checked when unpacking"
+        for digest, manifest in manifests.items():
+            registry.trees.build(digest, manifest, os.path.join(staging, "blobs"))
+            os.unlink(os.path.join(staging, digest))
         with state_errors(staging):
+            shutil.rmtree(os.path.join(staging, "blobs"))
             fsync_directory(os.path.join(staging, "log"))
             os.rename(staging, registry.home.process_dir(process.id))
             fsync_directory(registry.home.processes_dir)

@@ -4,6 +4,7 @@
 # catalogue.db     SQLite: processes and modules
 # objects/KIND/    content-addressed bytes
 # artifacts/       machine code, only a cache
+# trees/           directories that immutable mounts show, each named by the digest of its manifest
 # processes/ID/    lock, log/, and the ring if it isn't on a tmpfs
 # collect.lock     shared by starting runs, exclusive for garbage collection
 
@@ -46,6 +47,11 @@ class Home:
     def artifacts_dir(self) -> str:
         """Directory of the cache of machine code."""
         return os.path.join(self.path, "artifacts")
+
+    @property
+    def trees_dir(self) -> str:
+        """Directory of trees."""
+        return os.path.join(self.path, "trees")
 
     @property
     def processes_dir(self) -> str:
@@ -106,7 +112,7 @@ class Home:
 
     def _create(self) -> None:
         # Another process may be making it at this moment: its drafts and what it made first are no strangers.
-        known = (".", "VERSION", "objects", "artifacts", "processes", "collect.lock", _CATALOGUE)
+        known = (".", "VERSION", "objects", "artifacts", "trees", "processes", "collect.lock", _CATALOGUE)
         strangers = [name for name in os.listdir(self.path) if not name.startswith(known)]
         if strangers:
             raise StateError(

@@ -1,15 +1,21 @@
-"""The registry as one thing: home, objects and catalogue, opened when first needed."""
+"""The registry as one thing: home, objects, trees and catalogue, opened when first needed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+from timecraftd.errors import NotFoundError, ObjectDamagedError
 from timecraftd.model import Digest, ModuleRecord, ObjectInfo, ObjectKind, ProcessId
 from timecraftd.registry.catalogue import Catalogue, resolve_digest
 from timecraftd.registry.home import Home, ProcessLock, state_errors
 from timecraftd.registry.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from timecraftd.registry.trees import Trees
 
 ARTIFACT_AGE_NS_MIN = 3600 * 10**9
 """Files in the artifact cache younger than this may be in the making."""
@@ -18,14 +24,22 @@ ARTIFACT_AGE_NS_MIN = 3600 * 10**9
 class Registry:
     """What a state directory holds."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, now_ns: Callable[[], int] = time.time_ns) -> None:
         self.home = home
         self.objects = ObjectStore(home.objects_dir)
+        self._now_ns = now_ns
 
     @cached_property
     def catalogue(self) -> Catalogue:
         """The catalogue of processes and modules."""
         return Catalogue(self.home.catalogue_path)
+
+    @cached_property
+    def trees(self) -> Trees:
+        """The trees that immutable mounts show."""
+        from timecraftd.registry.trees import Trees  # not needed by most runs
+
+        return Trees(self.home.trees_dir, self.objects, self._now_ns)
 
     def close(self) -> None:
         """Closes what was opened."""
@@ -67,12 +81,40 @@ class Registry:
     def unreferenced(self, without: Collection[ProcessId] = ()) -> list[ObjectInfo]:
         """Objects that no process, but those left out, refers to; the caller holds the collection lock."""
         referenced = self.catalogue.references(without)
-        return [info for kind in ObjectKind for info in self.objects.stored(kind) if info.digest not in referenced]
+        unused = [info for kind in ObjectKind for info in self.objects.stored(kind) if info.digest not in referenced]
+        if any(info.kind is ObjectKind.TREE for info in unused):
+            mounted = self._mounted_trees(referenced)
+            unused = [info for info in unused if info.kind is not ObjectKind.TREE or info.digest not in mounted]
+        return unused
+
+    def _mounted_trees(self, referenced: Collection[Digest]) -> set[Digest]:
+        """The trees that these configs name; all trees if one of the configs is damaged."""
+        from timecraftd.registry.trees import mounted_trees
+
+        configs = [info.digest for info in self.objects.stored(ObjectKind.CONFIG) if info.digest in referenced]
+        try:
+            trees = (tree for digest in configs for tree in mounted_trees(self.objects.get(ObjectKind.CONFIG, digest)))
+            return {tree for tree in trees if tree is not None}
+        except (ObjectDamagedError, ValueError):
+            return {info.digest for info in self.objects.stored(ObjectKind.TREE)}
+
+    def object_bytes(self, info: ObjectInfo) -> int:
+        """What an object takes, its directory too if it is a tree."""
+        if info.kind is not ObjectKind.TREE:
+            return info.size_bytes
+        from timecraftd.registry.trees import tree_bytes
+
+        try:
+            return info.size_bytes + tree_bytes(self.trees.manifest(info.digest))
+        except (NotFoundError, ObjectDamagedError):
+            return info.size_bytes
 
     def delete_object(self, info: ObjectInfo) -> None:
         """Removes an object and what is known of it."""
         if info.kind is ObjectKind.MODULE:
             self.catalogue.delete_module(info.digest)
+        if info.kind is ObjectKind.TREE:
+            self.trees.remove(info.digest)
         self.objects.delete(info.kind, info.digest)
 
     def stale_artifacts(self, now_ns: int) -> list[tuple[str, int]]:

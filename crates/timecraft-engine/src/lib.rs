@@ -14,6 +14,7 @@ pub mod memory;
 pub mod network;
 pub mod output;
 pub mod recorder;
+pub mod reference;
 pub mod replayer;
 pub mod restore;
 pub mod resumer;

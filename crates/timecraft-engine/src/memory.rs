@@ -6,6 +6,7 @@
 
 use crate::Errno;
 use crate::abi::bounds::TRANSFER_BYTES_MAX;
+use crate::reference::Reference;
 
 /// A region of guest memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Notes {
     /// Copies of inputs that the call went on to overwrite, by index into `sent`. Rare: only guests that let input
     /// and output overlap cause it.
     saved: Vec<(usize, Vec<u8>)>,
+    /// An encoded [`Reference`] that stands for the first written region; empty if there is none.
+    reference: Vec<u8>,
 }
 
 impl Notes {
@@ -39,6 +42,7 @@ impl Notes {
     pub fn clear(&mut self) {
         self.written.clear();
         self.sent.clear();
+        self.reference.clear();
         if !self.saved.is_empty() {
             self.saved.clear();
         }
@@ -131,6 +135,21 @@ impl<'a> Memory<'a> {
         if len > 0 {
             self.notes.written.push(Region { ptr, len });
         }
+    }
+
+    /// Notes where the bytes are to be found that the host has just filled one buffer with: at `offset` of a file in
+    /// an immutable mount. Of several buffers, there is no such note.
+    pub fn refer(&mut self, mount: u32, offset: u64, path: &[u8]) {
+        if let [Region { ptr, len }] = self.notes.written[..] {
+            let data = &self.bytes[ptr as usize..ptr as usize + len as usize];
+            Reference::encode(mount, offset, path, data, &mut self.notes.reference);
+        }
+    }
+
+    /// The encoded reference that stands for the first written region, if there is one.
+    #[inline]
+    pub fn reference(&self) -> Option<&[u8]> {
+        if self.notes.reference.is_empty() { None } else { Some(&self.notes.reference) }
     }
 
     /// Regions the call has written so far, in order.

@@ -40,7 +40,7 @@ impl Progress {
         if record.call() >= CONTROL_BASE {
             return Ok(());
         }
-        let refused = |what: String| SourceError(format!("record {}: {what}", record.seq()));
+        let refused = |what: String| SourceError::Log(format!("record {}: {what}", record.seq()));
         let call = Call::from_id(record.call()).ok_or_else(|| refused("unknown call".into()))?;
         let errno = Errno::from_raw(record.errno()).ok_or_else(|| refused("unknown error number".into()))?;
         // A digest stands for all inputs: there is none to look at.
@@ -303,7 +303,7 @@ mod tests {
     type Recorded = Recorder<Host, MemorySink>;
 
     fn host(dir: &Path) -> Host {
-        let mounts = vec![Mount { host: dir.into(), guest: "/data".into(), read_only: false }];
+        let mounts = vec![Mount { host: dir.into(), guest: "/data".into(), read_only: false, immutable: false }];
         let config = HostConfig { mounts, ..HostConfig::default() };
         Host::new(config, Arc::new(crate::KillSwitch::new().unwrap())).unwrap()
     }

@@ -55,7 +55,7 @@ impl<S: System, O: FnMut(&str) + Send> Tracer<S, O> {
 
     fn print_call(&mut self, call: Call, args: &[u64], outcome: Option<Errno>, memory: &Memory<'_>) {
         let (written, sent): (Vec<_>, Vec<_>) = (memory.written().collect(), memory.inputs().collect());
-        let view = CallView { call, args, outcome, written: &written, sent: &sent };
+        let view = CallView { call, args, outcome, written: &written, sent: &sent, reference: None };
         let mut line = view.line(&self.options);
         if outcome.is_none() && call.spec().returns {
             let _ = write!(line, " = ?");

@@ -5,7 +5,8 @@ use std::path::Path;
 use timecraft_log::{LogError, LogReader};
 
 use crate::output::Output;
-use crate::recorder::{CALL_END, CALL_START, End, Source};
+use crate::recorder::{CALL_END, CALL_START, End, Record, Source};
+use crate::reference::{Trees, WholeRecord};
 use crate::strace::{self, Timestamps};
 use crate::{Call, Errno};
 
@@ -64,6 +65,7 @@ pub fn summarize(dir: &Path) -> Result<LogSummary, LogError> {
 #[derive(Debug)]
 pub struct LogView {
     reader: LogReader,
+    trees: Trees,
     output: Output,
     start_unix_ns: u64,
     ended: bool,
@@ -88,13 +90,14 @@ pub struct TraceOptions {
 pub type Piece = (u64, u8, Vec<u8>);
 
 impl LogView {
-    /// Opens the log in `dir` at its first record.
+    /// Opens the log in `dir` at its first record; `trees` are those of its process's immutable mounts.
     ///
     /// # Errors
     /// [`LogError`].
-    pub fn open(dir: &Path) -> Result<Self, LogError> {
+    pub fn open(dir: &Path, trees: Trees) -> Result<Self, LogError> {
         let mut view = LogView {
             reader: LogReader::open(dir)?,
+            trees,
             output: Output::default(),
             start_unix_ns: 0,
             ended: false,
@@ -143,6 +146,8 @@ impl LogView {
                 break;
             }
             self.ended |= record.call() == CALL_END;
+            // Without its tree, a record shows where its bytes were.
+            let record = self.trees.complete(record).unwrap_or_else(|_| WholeRecord::unread(record));
             if options.calls.is_empty() || options.calls.contains(&record.call()) {
                 lines.push(if options.json {
                     strace::record_json(&record, &strace)
@@ -231,7 +236,7 @@ mod tests {
         bytes[bad.offset as usize + 100] ^= 1;
         std::fs::write(&path, bytes).unwrap();
         for batch in [1, 7, 10_000] {
-            let mut view = LogView::open(dir.path()).unwrap();
+            let mut view = LogView::open(dir.path(), Trees::default()).unwrap();
             let mut lines = 0;
             let error = loop {
                 match view.trace(batch, &TraceOptions::default()) {

@@ -197,7 +197,7 @@ fn recorded_chaos_replays_without_chaos() {
 /// A host with a directory in its mount, fresh for each case: cases close descriptors.
 fn host(mount: &Path) -> Host {
     let kill = Arc::new(KillSwitch::new().unwrap());
-    let mounts = vec![Mount { host: mount.into(), guest: "/".into(), read_only: false }];
+    let mounts = vec![Mount { host: mount.into(), guest: "/".into(), read_only: false, immutable: false }];
     let args = vec![b"prog".to_vec(), b"-v".to_vec()];
     Host::new(HostConfig { mounts, args, ..HostConfig::default() }, kill).unwrap()
 }

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use pyo3::prelude::*;
 use timecraft_engine::calls::CALLS;
+use timecraft_engine::reference::Trees;
 use timecraft_engine::strace::{self, Timestamps};
 use timecraft_engine::view::{self, LogView, TraceOptions};
 use timecraft_engine::{End, Kill};
@@ -140,8 +141,9 @@ type Piece = (u64, u8, Cow<'static, [u8]>);
 #[pymethods]
 impl LogReader {
     #[new]
-    fn new(py: Python<'_>, log_dir: PathBuf) -> PyResult<Self> {
-        let view = py.detach(|| LogView::open(&log_dir)).map_err(|error| error::log(&error))?;
+    #[pyo3(signature = (log_dir, trees=Vec::new()))]
+    fn new(py: Python<'_>, log_dir: PathBuf, trees: Vec<Option<PathBuf>>) -> PyResult<Self> {
+        let view = py.detach(|| LogView::open(&log_dir, Trees::new(trees))).map_err(|error| error::log(&error))?;
         Ok(LogReader(Mutex::new(view)))
     }
 

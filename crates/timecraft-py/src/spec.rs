@@ -9,6 +9,7 @@ use timecraft_engine::calls::SocketAbi;
 use timecraft_engine::clock::{SystemClock, SystemRandom};
 use timecraft_engine::host::{HostConfig, HostLimits, Mount, PreopenedDial, PreopenedListener, Stdio};
 use timecraft_engine::network::NoNetwork;
+use timecraft_engine::reference::Trees;
 use timecraft_engine::replayer::Until;
 use timecraft_engine::runtime::{ArtifactCache, Compiler, GuestConfig, Instrument, Limits, Nans};
 use timecraft_engine::session::{LogOptions, ReplayConfig, ResumeConfig, RunConfig};
@@ -22,6 +23,7 @@ struct MountSpec {
     host: String,
     guest: String,
     read_only: bool,
+    tree: Option<String>,
 }
 
 #[derive(FromPyObject)]
@@ -95,6 +97,7 @@ pub(crate) struct RunSpec {
 pub(crate) struct ReplaySpec {
     module: ModuleSpec,
     log_dir: String,
+    trees: Vec<Option<PathBuf>>,
     limits: LimitSpec,
     stdout_fd: Option<i32>,
     stderr_fd: Option<i32>,
@@ -200,9 +203,12 @@ impl SocketSpec {
 
 impl RunSpec {
     pub(crate) fn into_config(self) -> PyResult<RunConfig> {
-        let mounts = self.mounts.into_iter();
-        let mounts =
-            mounts.map(|mount| Mount { host: mount.host.into(), guest: mount.guest, read_only: mount.read_only });
+        let mounts = self.mounts.into_iter().map(|mount| Mount {
+            host: mount.host.into(),
+            guest: mount.guest,
+            read_only: mount.read_only,
+            immutable: mount.tree.is_some(),
+        });
         let guest = guest(self.module, &self.limits, Instrument::None, self.memory_digest)?;
         let host = HostConfig {
             args: self.args,
@@ -246,6 +252,7 @@ impl ReplaySpec {
         Ok(ReplayConfig {
             guest: guest(self.module, &self.limits, instrument, self.memory_digest)?,
             log_dir: self.log_dir.into(),
+            trees: Trees::new(self.trees),
             stdout: self.stdout_fd.map(duplicate).transpose()?,
             stderr: self.stderr_fd.map(duplicate).transpose()?,
             trace: self.trace_fd.map(duplicate).transpose()?,

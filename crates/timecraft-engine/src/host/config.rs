@@ -77,6 +77,9 @@ pub struct Mount {
     /// Its name for the guest, as its libc's preopens show it.
     pub guest: String,
     pub read_only: bool,
+    /// Its files never change, and are kept as long as the log: what is read from them is not copied into it. Implies
+    /// `read_only`.
+    pub immutable: bool,
 }
 
 /// A listening TCP socket for the guest.

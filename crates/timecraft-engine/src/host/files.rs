@@ -1,6 +1,8 @@
 //! Calls on descriptors that move no data: positions, sizes, times, flags, rights, and the table itself.
 
+use std::ffi::CString;
 use std::num::NonZeroU64;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom, Timespec, Timestamps};
 use rustix::fs::{UTIME_NOW, UTIME_OMIT};
@@ -166,6 +168,9 @@ impl Host {
         let asks = matches!(to, SeekFrom::Current(0)) && entry.rights_base & rights::FD_TELL != 0;
         entry.require_position(if asks { rights::FD_TELL } else { rights::FD_SEEK })?;
         let position = rustix::fs::seek(entry.fd()?, to)?;
+        if let Some(input) = entry.input() {
+            input.moved_to(position);
+        }
         memory.write_u64(args.u32(3), position)?;
         Ok(())
     }
@@ -180,6 +185,12 @@ impl Host {
         memory.write_u64(args.u32(1), position)?;
         Ok(())
     }
+}
+
+/// The path that a descriptor was opened at, without symbolic links, as far as the kernel knows it.
+pub(super) fn path_of(fd: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::readlink(link, Vec::new()).ok().map(CString::into_bytes)
 }
 
 /// The kernel's form of two time stamps to set.

@@ -8,7 +8,7 @@ mod config;
 mod directories;
 mod environment;
 mod files;
-mod path;
+pub(crate) mod path;
 mod paths;
 mod poll;
 mod quota;
@@ -23,6 +23,7 @@ mod tests;
 mod transfer;
 
 use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -75,7 +76,18 @@ struct Scratch {
 #[derive(Debug)]
 struct MountRoot {
     config: Mount,
-    root: std::os::fd::OwnedFd,
+    root: OwnedFd,
+    /// Path of the root without symbolic links, if the mount is immutable.
+    immutable: Option<Vec<u8>>,
+}
+
+impl MountRoot {
+    /// The path of what was opened beneath, if the mount is immutable.
+    fn path_within(&self, fd: &OwnedFd) -> Option<Vec<u8>> {
+        let root = self.immutable.as_ref()?;
+        let path = files::path_of(fd.as_fd())?;
+        Some(path.strip_prefix(root.as_slice())?.strip_prefix(b"/")?.to_vec())
+    }
 }
 
 /// What `Host::descriptors` tells of a descriptor.
@@ -275,10 +287,14 @@ impl fmt::Debug for Host {
     }
 }
 
-fn open_mount(config: Mount) -> Result<MountRoot, HostError> {
+fn open_mount(mut config: Mount) -> Result<MountRoot, HostError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match rustix::fs::open(&config.host, flags, Mode::empty()) {
-        Ok(root) => Ok(MountRoot { config, root }),
+        Ok(root) => {
+            config.read_only |= config.immutable;
+            let immutable = if config.immutable { files::path_of(root.as_fd()) } else { None };
+            Ok(MountRoot { config, root, immutable })
+        }
         Err(error) => {
             let (reason, next) = match error {
                 rustix::io::Errno::NOENT => ("no such directory", "create it, or correct --dir"),

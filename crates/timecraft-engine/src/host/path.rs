@@ -37,7 +37,7 @@ pub(super) fn take(memory: &mut Memory<'_>, ptr: u32, len: u32) -> Result<CStrin
 }
 
 /// Opens a path that must not lead out of `directory`.
-pub(super) fn open_beneath(
+pub(crate) fn open_beneath(
     directory: BorrowedFd<'_>,
     path: &CStr,
     flags: OFlags,

@@ -10,8 +10,8 @@ use super::arguments::Arguments;
 use super::files::timestamps;
 use super::path::{Place, open_beneath, place, take};
 use super::stat::{filestat, filetype_of};
-use super::table::{Directory, Entry, Kind, OpenFile};
-use super::{Host, Outcome};
+use super::table::{Directory, Entry, Input, Kind, OpenFile};
+use super::{Host, MountRoot, Outcome};
 use crate::abi::{fdflags, lookupflags, oflags, rights, size};
 use crate::restore::opened_rights;
 use crate::{Errno, Memory};
@@ -184,7 +184,7 @@ impl Host {
         request.check(entry, self.mounts[mount].config.read_only)?;
         let path = take(memory, args.u32(2), args.u32(3))?;
         let opened = request.open(directory.fd.as_fd(), &path)?;
-        let fd = self.table.insert(request.entry(opened, mount)?)?;
+        let fd = self.table.insert(request.entry(opened, mount, &self.mounts[mount])?)?;
         memory.write_u32(args.u32(8), fd)?;
         Ok(())
     }
@@ -260,7 +260,7 @@ impl OpenRequest {
     }
 
     /// The table entry for what was opened, with those of the rights that its type can have.
-    pub fn entry(&self, fd: OwnedFd, mount: usize) -> Result<Entry, Errno> {
+    pub fn entry(&self, fd: OwnedFd, mount: usize, root: &MountRoot) -> Result<Entry, Errno> {
         let stat = fstat(&fd)?;
         let filetype = FileType::from_raw_mode(stat.st_mode);
         let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
@@ -268,7 +268,9 @@ impl OpenRequest {
             FileType::Directory => Kind::Directory(Directory { fd, mount, preopen: false, listing: None }),
             FileType::CharacterDevice if !HARMLESS_DEVICES.contains(&device) => return Err(Errno::Nxio),
             FileType::RegularFile | FileType::CharacterDevice => {
-                Kind::File(OpenFile { fd, mount: Some(mount), filetype: filetype_of(filetype) })
+                let path = root.path_within(&fd).filter(|_| filetype == FileType::RegularFile);
+                let input = path.map(|path| Box::new(Input::new(mount, path)));
+                Kind::File(OpenFile { fd, mount: Some(mount), filetype: filetype_of(filetype), input })
             }
             _ => return Err(Errno::Nxio),
         };

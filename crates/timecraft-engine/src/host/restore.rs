@@ -159,12 +159,17 @@ impl Host {
             DescriptorKind::File { mount, path, offset } => {
                 let request = request(0, flags, rights_base, rights_inheriting);
                 let opened = self.open_again(fd, mount, &path, request)?;
-                let entry = request.entry(opened, mount).map_err(|errno| failed(fd, &path, errno.name(), CHANGED))?;
+                let entry = request
+                    .entry(opened, mount, &self.mounts[mount])
+                    .map_err(|errno| failed(fd, &path, errno.name(), CHANGED))?;
                 if !matches!(entry.kind, Kind::File(_)) {
                     return Err(failed(fd, &path, "is no file any more", CHANGED));
                 }
                 let file = entry.fd().map_err(|errno| failed(fd, &path, errno.name(), CHANGED))?;
                 seek(fd, &path, file, offset)?;
+                if let Some(input) = entry.input() {
+                    input.moved_to(offset);
+                }
                 entry
             }
             DescriptorKind::Socket(RestoredSocket { role: SocketRole::Preopened(index), .. }) => {
@@ -178,7 +183,7 @@ impl Host {
                 sockets::entry(made, rights_base, flags)
             }
             DescriptorKind::Rebuilt { file, offset } => {
-                let file = OpenFile { fd: file.into(), mount: None, filetype: filetype::REGULAR_FILE };
+                let file = OpenFile { fd: file.into(), mount: None, filetype: filetype::REGULAR_FILE, input: None };
                 append_mode(&file.fd, flags).map_err(|error| failed(fd, &[], &error.to_string(), CHANGED))?;
                 seek(fd, &[], file.fd.as_fd(), offset)?;
                 Entry { kind: Kind::File(file), rights_base, rights_inheriting, flags }

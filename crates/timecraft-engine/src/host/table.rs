@@ -1,11 +1,12 @@
 //! The guest's descriptors.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::directories::Listing;
 use super::sockets::{Socket, SocketDirectory};
 use super::streams::Stream;
-use crate::Errno;
+use crate::{Errno, Memory};
 
 /// What a descriptor refers to.
 #[derive(Debug)]
@@ -37,6 +38,40 @@ pub(super) struct OpenFile {
     /// Index into the host's mounts; none for a file that was rebuilt from a log, and lies in no mount.
     pub mount: Option<usize>,
     pub filetype: u8,
+    /// Only of a file in an immutable mount.
+    pub input: Option<Box<Input>>,
+}
+
+/// Where what is read from a file comes from, for the log.
+#[derive(Debug)]
+pub(super) struct Input {
+    mount: u32,
+    path: Vec<u8>,
+    /// The file's, followed here to spare the question to the kernel.
+    position: Cell<u64>,
+}
+
+impl Input {
+    pub fn new(mount: usize, path: Vec<u8>) -> Self {
+        Input { mount: mount as u32, path, position: Cell::new(0) }
+    }
+
+    /// Notes that the position was moved.
+    pub fn moved_to(&self, position: u64) {
+        self.position.set(position);
+    }
+
+    /// Notes that `count` bytes were read at the position.
+    pub fn read(&self, count: u32, memory: &mut Memory<'_>) {
+        let position = self.position.get();
+        self.position.set(position + u64::from(count));
+        self.read_at(position, memory);
+    }
+
+    /// Notes that bytes were read at an offset.
+    pub fn read_at(&self, offset: u64, memory: &mut Memory<'_>) {
+        memory.refer(self.mount, offset, &self.path);
+    }
 }
 
 /// One descriptor.
@@ -60,6 +95,15 @@ impl Entry {
             Kind::File(file) => Ok(file.fd.as_fd()),
             Kind::Socket(_) => Err(Errno::Spipe),
             Kind::SocketDirectory(_) => Err(Errno::Notsup),
+        }
+    }
+
+    /// Where its bytes come from, if they never change.
+    #[inline]
+    pub fn input(&self) -> Option<&Input> {
+        match &self.kind {
+            Kind::File(file) => file.input.as_deref(),
+            _ => None,
         }
     }
 

@@ -92,6 +92,9 @@ impl Host {
         let total = iovecs(args.u32(1), args.u32(2), memory, &mut self.scratch.regions)?;
         let kill = &self.kill;
         let count = scatter(memory, &mut self.scratch, total, |bytes| entry.read(bytes, kill))?;
+        if let Some(input) = entry.input() {
+            input.read(count, memory);
+        }
         memory.write_u32(args.u32(3), count)?;
         Ok(())
     }
@@ -106,6 +109,9 @@ impl Host {
         let count = scatter(memory, &mut self.scratch, total, |bytes| {
             Ok(retry(|| rustix::io::pread(fd, &mut *bytes, offset))?)
         })?;
+        if let Some(input) = entry.input() {
+            input.read_at(offset, memory);
+        }
         memory.write_u32(args.u32(4), count)?;
         Ok(())
     }

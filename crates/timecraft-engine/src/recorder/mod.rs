@@ -17,6 +17,7 @@ pub use record::{
 
 use crate::abi::clockid;
 use crate::clock::Clock;
+use crate::reference::REFERRING;
 use crate::{Call, Errno, Halt, Memory, System};
 
 /// Records every call of `inner` in `sink`.
@@ -65,7 +66,16 @@ impl<S: System, W: Sink> System for Recorder<S, W> {
         };
         let time_ns = self.timeline.time_of(call, args, errno, memory);
         let head = Head { call: call as u16, errno: errno as u16, time_ns };
-        match self.sink.append(&head, args, memory.written(), memory.inputs()) {
+        let appended = match memory.reference() {
+            None => self.sink.append(&head, args, memory.written(), memory.inputs()),
+            Some(reference) => {
+                let head = Head { call: head.call | REFERRING, ..head };
+                let written = memory.written().enumerate();
+                let written = written.map(|(at, (ptr, bytes))| (ptr, if at == 0 { reference } else { bytes }));
+                self.sink.append(&head, args, written, memory.inputs())
+            }
+        };
+        match appended {
             Ok(_) => outcome,
             Err(error) => Err(Halt::Log(error.0)),
         }

@@ -8,6 +8,8 @@ use std::path::Path;
 pub use timecraft_log::{CALL_END, CALL_START, CONTROL_BASE, Head};
 use timecraft_log::{LogError, LogReader, RecordView, RingWriter};
 
+use crate::reference::Reference;
+
 /// One record, however it is kept.
 pub trait Record {
     /// The record's number, from 0.
@@ -25,6 +27,10 @@ pub trait Record {
     fn digested(&self) -> bool {
         false
     }
+    /// What the first written region really holds, if it couldn't be had.
+    fn reference(&self) -> Option<Reference<'_>> {
+        None
+    }
 }
 
 /// Why a sink couldn't take a record, for the user.
@@ -34,8 +40,14 @@ pub struct SinkError(pub String);
 
 /// Why a source can't give its next record, for the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SourceError(pub String);
+pub enum SourceError {
+    /// The log is damaged here.
+    #[error("{0}")]
+    Log(String),
+    /// The log is whole, but a file that it refers to is not what it was.
+    #[error("{0}")]
+    Input(String),
+}
 
 /// Where records go.
 pub trait Sink: Send {
@@ -188,13 +200,13 @@ impl Source for LogReader {
 
     #[inline]
     fn next(&mut self) -> Result<Option<RecordView<'_>>, SourceError> {
-        self.next().map_err(|error| SourceError(error.to_string()))
+        self.next().map_err(|error| SourceError::Log(error.to_string()))
     }
 
     fn last(&mut self) -> Result<Option<OwnedRecord>, SourceError> {
         let Some(dir) = self.segments().first().and_then(|segment| segment.path.parent()) else { return Ok(None) };
         // A reader of its own, because this one's place in the log is the replay's.
-        last_end(dir).map_err(|error| SourceError(error.to_string()))
+        last_end(dir).map_err(|error| SourceError::Log(error.to_string()))
     }
 }
 
@@ -266,7 +278,7 @@ impl MemorySource {
 
     /// The same, with damage behind the last record.
     pub fn damaged(records: Vec<OwnedRecord>, error: &str) -> Self {
-        MemorySource { records, next: 0, damage: Some(SourceError(error.to_owned())) }
+        MemorySource { records, next: 0, damage: Some(SourceError::Log(error.to_owned())) }
     }
 }
 

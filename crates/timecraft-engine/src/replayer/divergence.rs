@@ -168,7 +168,7 @@ impl fmt::Display for Actual {
         match self {
             Actual::Call { call, args, inputs } => {
                 let sent: Vec<_> = inputs.iter().map(|(ptr, bytes)| (*ptr, bytes.as_slice())).collect();
-                let view = CallView { call: *call, args, outcome: None, written: &[], sent: &sent };
+                let view = CallView { call: *call, args, outcome: None, written: &[], sent: &sent, reference: None };
                 f.write_str(&view.line(&strace::Options::default()))
             }
             Actual::End(end) => end.fmt(f),

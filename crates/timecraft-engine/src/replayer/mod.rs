@@ -13,7 +13,7 @@ pub use divergence::{Actual, Divergence, DivergenceKind, Expected};
 use crate::abi::size;
 use crate::calls::Kind;
 pub use crate::recorder::Source;
-use crate::recorder::{CALL_END, CALL_START, End, Record};
+use crate::recorder::{CALL_END, CALL_START, End, Record, SourceError};
 use crate::{Call, Errno, Halt, Kill, KillSwitch, Memory, System};
 
 /// How to replay.
@@ -57,10 +57,21 @@ pub enum ReplayEnd {
     LogEnded { last_seq: Option<u64> },
     /// The log is damaged behind `last_seq`.
     LogDamaged { error: String, last_seq: Option<u64> },
+    /// A file that the record behind `last_seq` refers to is not what it was.
+    InputLost { error: String, last_seq: Option<u64> },
     /// [`Options::until`] was reached; `next_seq` is the record not delivered.
     Until { next_seq: u64 },
     /// Somebody outside ended the replay, and not where the process was ended.
     Interrupted { kill: Kill, last_seq: Option<u64> },
+}
+
+impl ReplayEnd {
+    fn at_error(error: SourceError, last_seq: Option<u64>) -> Self {
+        match error {
+            SourceError::Log(error) => ReplayEnd::LogDamaged { error, last_seq },
+            SourceError::Input(error) => ReplayEnd::InputLost { error, last_seq },
+        }
+    }
 }
 
 /// The world according to a log.
@@ -175,7 +186,7 @@ impl<R: Source> Replayer<R> {
                 Ok(Some(record)) => record,
                 Ok(None) if self.has_exited => return ReplayEnd::Complete(actual.clone()),
                 Ok(None) => return ReplayEnd::LogEnded { last_seq: self.last_seq },
-                Err(error) => return ReplayEnd::LogDamaged { error: error.0, last_seq: self.last_seq },
+                Err(error) => return ReplayEnd::at_error(error, self.last_seq),
             };
             if record.call() == CALL_START {
                 continue;
@@ -218,7 +229,7 @@ impl<R: Source> Replayer<R> {
                 return None;
             }
             (Ok(Some(_)), _) => damaged(format!("record {seq} is an end, but records follow")),
-            (Err(error), _) => damaged(error.0),
+            (Err(error), _) => ReplayEnd::at_error(error, last_seq),
             (Ok(None), None) => damaged(format!("record {seq} is an end of unknown kind")),
             (Ok(None), Some(End::Killed(kill))) => ReplayEnd::Complete(End::Killed(kill)),
             (Ok(None), Some(end)) => ReplayEnd::Diverged(Divergence::at_end(seq, end, call, args, memory)),
@@ -289,7 +300,7 @@ impl<R: Source> Replayer<R> {
         let record = match self.source.next() {
             Ok(Some(record)) => record,
             Ok(None) => return Step::Stopped(ReplayEnd::LogEnded { last_seq }),
-            Err(error) => return Step::Stopped(ReplayEnd::LogDamaged { error: error.0, last_seq }),
+            Err(error) => return Step::Stopped(ReplayEnd::at_error(error, last_seq)),
         };
         let seq = record.seq();
         if let Some(last) = last_seq

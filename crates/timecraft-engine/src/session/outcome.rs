@@ -17,6 +17,7 @@ pub enum OutcomeKind {
     Diverged,
     LogEnded,
     LogDamaged,
+    InputLost,
     LogFailed,
     Until,
 }
@@ -32,6 +33,7 @@ impl OutcomeKind {
             OutcomeKind::Diverged => "diverged",
             OutcomeKind::LogEnded => "log_ended",
             OutcomeKind::LogDamaged => "log_damaged",
+            OutcomeKind::InputLost => "input_lost",
             OutcomeKind::LogFailed => "log_failed",
             OutcomeKind::Until => "until",
         }
@@ -125,6 +127,7 @@ fn of_replay(end: &ReplayEnd) -> (OutcomeKind, u32, String) {
             let message = format!("the log is damaged {}: {error}", so_far(last_seq));
             (OutcomeKind::LogDamaged, CODE_RUNTIME_ERROR, message)
         }
+        ReplayEnd::InputLost { error, .. } => (OutcomeKind::InputLost, CODE_RUNTIME_ERROR, error.clone()),
         ReplayEnd::Interrupted { kill, .. } => of_end(&End::Killed(kill.clone())),
         ReplayEnd::Until { next_seq } => (OutcomeKind::Until, 0, format!("stopped before record {next_seq}")),
     }

@@ -10,7 +10,8 @@ use timecraft_log::LogReader;
 
 use super::{Replayed, Session, SessionError, Shared, kill_switch, start};
 use crate::output::Output;
-use crate::replayer::{Options, Replayer, Until};
+use crate::reference::{Trees, WholeSource};
+use crate::replayer::{Options, Replayer, Source, Until};
 use crate::runtime::{Finished, GuestConfig, Prepared};
 use crate::strace;
 use crate::tracer::Tracer;
@@ -21,6 +22,8 @@ use crate::{Call, End, Errno, Halt, Memory, System};
 pub struct ReplayConfig {
     pub guest: GuestConfig,
     pub log_dir: PathBuf,
+    /// Where the trees of immutable mounts are.
+    pub trees: Trees,
     /// Where the guest's output goes again; `None` drops it.
     pub stdout: Option<OwnedFd>,
     pub stderr: Option<OwnedFd>,
@@ -34,17 +37,23 @@ pub struct ReplayConfig {
 ///
 /// # Errors
 /// [`SessionError`], before anything ran.
-pub fn replay(config: ReplayConfig) -> Result<Session, SessionError> {
+pub fn replay(mut config: ReplayConfig) -> Result<Session, SessionError> {
+    let reader = LogReader::open(&config.log_dir)?;
+    let trees = std::mem::take(&mut config.trees);
+    // What matters for speed is compiled for its exact type.
+    if trees.is_empty() { replay_from(reader, config) } else { replay_from(WholeSource::new(reader, trees), config) }
+}
+
+fn replay_from(source: impl Source + 'static, config: ReplayConfig) -> Result<Session, SessionError> {
     let prepared = Prepared::new(config.guest)?;
     let kill = kill_switch()?;
-    let reader = LogReader::open(&config.log_dir)?;
     let options = Options {
         until: config.until,
         poison: config.poison,
         kill_switch: Some(Arc::clone(&kill)),
         ..Options::default()
     };
-    let replayer = Replayer::new(reader, options);
+    let replayer = Replayer::new(source, options);
     if replayer.expects_end()
         && let Some(reason) = replayer.recorded_kill()
     {
@@ -68,7 +77,7 @@ pub fn replay(config: ReplayConfig) -> Result<Session, SessionError> {
 }
 
 /// What a replayer knows at the end; a divergence gets the guest's backtrace.
-pub(super) fn report<R: crate::replayer::Source>(replayer: &Replayer<R>, finished: &Finished) -> Replayed {
+pub(super) fn report<R: Source>(replayer: &Replayer<R>, finished: &Finished) -> Replayed {
     let report = replayer.report();
     report.set_backtrace(&finished.backtrace.join("\n"));
     Replayed { end: report.end(), last_seq: replayer.last_seq(), failure: None }

@@ -11,6 +11,7 @@ use crate::System;
 use crate::chaos::Chaos;
 use crate::host::{Host, HostConfig};
 use crate::kill::KillSwitch;
+use crate::reference::{Trees, WholeSource};
 use crate::replayer::Options;
 use crate::resumer::Resumer;
 use crate::runtime::Prepared;
@@ -42,7 +43,8 @@ pub fn resume(config: ResumeConfig) -> Result<Session, SessionError> {
         return Err(SessionError::RecordsLost(seq));
     }
     let summary = crate::view::summarize(&log.config.dir)?;
-    let reader = LogReader::open(&log.config.dir)?;
+    let trees = run.host.mounts.iter().map(|mount| mount.immutable.then(|| mount.host.clone()));
+    let reader = WholeSource::new(LogReader::open(&log.config.dir)?, Trees::new(trees));
     let shadow = Shadow::new(shadow_config(&run.host, scratch_dir, summary.start_unix_ns))?;
     let live = GoLive {
         host: run.host,

@@ -250,7 +250,13 @@ impl Decoder<'_> {
             let bytes = if is_full { collect(self.view.written, ptr, len).unwrap_or_default() } else { Vec::new() };
             is_full = bytes.len() == len as usize;
             let filled = bytes.len() as u32;
-            buffers.push(buffer_of(bytes, filled, len));
+            buffers.push(match self.view.reference {
+                Some(reference) if buffers.is_empty() => {
+                    let content = Box::new(Value::Symbol(Cow::Owned(reference.to_string())));
+                    Value::Buffer { content, capacity: len }
+                }
+                _ => buffer_of(bytes, filled, len),
+            });
         }
         Some(Value::List(buffers))
     }

@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 pub use value::Hexdump;
 
 use crate::recorder::{CALL_END, CALL_START, End, Record};
+use crate::reference::Reference;
 use crate::{Call, Errno, Kill};
 use decode::decode;
 use value::Value;
@@ -60,6 +61,8 @@ pub struct CallView<'a> {
     pub outcome: Option<Errno>,
     pub written: &'a [(u32, &'a [u8])],
     pub sent: &'a [(u32, &'a [u8])],
+    /// Stands for what the call has read, if that is not at hand.
+    pub reference: Option<Reference<'a>>,
 }
 
 impl CallView<'_> {
@@ -110,7 +113,8 @@ pub fn record_line(record: &impl Record, options: &Options) -> String {
         return out;
     };
     let outcome = Errno::from_raw(record.errno());
-    let view = CallView { call, args: record.args(), outcome, written: &written, sent: &sent };
+    let view =
+        CallView { call, args: record.args(), outcome, written: &written, sent: &sent, reference: record.reference() };
     out.push_str(&view.line(options));
     if outcome.is_none() {
         let _ = write!(out, " = error {}", record.errno());
@@ -128,7 +132,14 @@ pub fn record_json(record: &impl Record, options: &Options) -> String {
     match Call::from_id(record.call()) {
         Some(call) => {
             let outcome = Errno::from_raw(record.errno());
-            let view = CallView { call, args: record.args(), outcome, written: &written, sent: &sent };
+            let view = CallView {
+                call,
+                args: record.args(),
+                outcome,
+                written: &written,
+                sent: &sent,
+                reference: record.reference(),
+            };
             view.write_json(&mut out, options);
         }
         None => write_control_json(&mut out, record, options),

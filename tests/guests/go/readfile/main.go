@@ -1,7 +1,9 @@
-// Command readfile reads a file in 64 KiB pieces and prints its size and checksum.
+// Command readfile reads a file in 64 KiB pieces and prints its size and checksum. With -step it prints the checksum so
+// far behind each piece, and waits for a byte of standard input.
 package main
 
 import (
+	"flag"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -9,11 +11,13 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: readfile FILE")
+	step := flag.Bool("step", false, "wait behind each piece")
+	flag.Parse()
+	if flag.NArg() != 1 {
+		fmt.Fprintln(os.Stderr, "usage: readfile [-step] FILE")
 		os.Exit(2)
 	}
-	f, err := os.Open(os.Args[1])
+	f, err := os.Open(flag.Arg(0))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -27,6 +31,10 @@ func main() {
 			sum = crc32.Update(sum, crc32.IEEETable, buf[:n])
 			size += n
 			calls++
+		}
+		if *step && n > 0 {
+			fmt.Printf("%08x\n", sum)
+			os.Stdin.Read(make([]byte, 1))
 		}
 		if err == io.EOF {
 			break

@@ -198,7 +198,7 @@ fn preopens_tell_their_names() {
 #[test]
 fn mistakes_in_the_configuration_are_named() {
     let make = |config| Host::new(config, Arc::new(KillSwitch::new().unwrap())).unwrap_err().to_string();
-    let mount = |host: &str| Mount { host: host.into(), guest: "/data".into(), read_only: false };
+    let mount = |host: &str| Mount { host: host.into(), guest: "/data".into(), read_only: false, immutable: false };
     let missing = make(HostConfig { mounts: vec![mount("/no/such/place")], ..HostConfig::default() });
     assert_eq!(missing, "mount \"/no/such/place\": no such directory: create it, or correct --dir");
     let file = make(HostConfig { mounts: vec![mount("/etc/passwd")], ..HostConfig::default() });

@@ -242,7 +242,7 @@ fn special_files_are_not_opened() {
         assert_eq!(world.guest.stat(RW, 0, name.as_bytes()), Errno::Success);
     }
     drop(socket);
-    let devices = Mount { host: "/dev".into(), guest: "/dev".into(), read_only: false };
+    let devices = Mount { host: "/dev".into(), guest: "/dev".into(), read_only: false, immutable: false };
     let mut guest = Guest::new(HostConfig { mounts: vec![devices], ..HostConfig::default() });
     let null = guest.open_with(3, "null", 0, (ALL, 0), 0).unwrap();
     assert_eq!((guest.write(null, b"gone"), guest.read(null, 10)), (Ok(4), Ok(vec![])));

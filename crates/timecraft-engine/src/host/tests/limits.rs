@@ -18,7 +18,7 @@ fn open_files_are_limited() {
 #[test]
 fn a_limit_below_what_the_mounts_take_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
-    let mount = Mount { host: folder.path().into(), guest: "/".into(), read_only: false };
+    let mount = Mount { host: folder.path().into(), guest: "/".into(), read_only: false, immutable: false };
     let mut config = HostConfig { mounts: vec![mount], ..HostConfig::default() };
     config.limits.open_files = 3;
     let error = Host::new(config, Arc::new(KillSwitch::new().unwrap())).unwrap_err();

@@ -260,7 +260,12 @@ impl World {
 }
 
 fn config(folder: &Path) -> HostConfig {
-    let mount = |name: &str, read_only| Mount { host: folder.join(name), guest: format!("/{name}"), read_only };
+    let mount = |name: &str, read_only| Mount {
+        host: folder.join(name),
+        guest: format!("/{name}"),
+        read_only,
+        immutable: false,
+    };
     HostConfig {
         args: vec![b"guest".to_vec(), b"argument".to_vec()],
         env: vec![b"KEY=value".to_vec()],

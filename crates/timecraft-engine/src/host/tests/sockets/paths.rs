@@ -73,7 +73,7 @@ fn mounts_and_sockets_keep_apart() {
         ("/dev/tcpdump", false),
         ("/", false),
     ] {
-        let mounts = vec![Mount { host: folder.path().into(), guest: path.into(), read_only: false }];
+        let mounts = vec![Mount { host: folder.path().into(), guest: path.into(), read_only: false, immutable: false }];
         let config = HostConfig { mounts, socket_paths: true, ..HostConfig::default() };
         match Host::new(config, Arc::new(KillSwitch::new().unwrap())) {
             Ok(_) => assert!(!clash, "{path}"),

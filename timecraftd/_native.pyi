@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias, final
 
 from timecraftd.engine.spec import ReplaySpec, ResumeSpec, RunSpec
+from timecraftd.recorder.logs import TrafficQuery
 
 __all__ = [
     "Guest",
@@ -17,6 +18,7 @@ __all__ = [
     "NetworkPort",
     "Outcome",
     "RecoveryReport",
+    "TrafficReader",
     "build_info",
     "compile_module",
     "inspect_module",
@@ -287,3 +289,26 @@ class LogReader:
     @property
     def ended(self) -> bool:
         """Whether the record of the process's end was passed."""
+
+@final
+class TrafficReader:
+    """What a log's connections carried, as text in UTF-8, in batches; also of a log that is still being written."""
+
+    def __new__(cls, log_dir: str, query: TrafficQuery) -> TrafficReader:
+        """Raises LogError, and ValueError for a query that makes no sense."""
+    def read(self, bytes_max: int) -> bytes | None:
+        """What comes next, about `bytes_max` bytes of it at most; it may be empty.
+
+        None at the end of what there is now. Raises LogDamagedError once all before the damage was returned.
+        """
+    def finish(self) -> bytes:
+        """What is unfinished, as it is: nothing more will be read."""
+    @property
+    def ended(self) -> bool:
+        """Whether the record of the process's end was passed."""
+    @property
+    def is_over(self) -> bool:
+        """Whether the query's end was passed: more records make no difference."""
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of what isn't shown, a sentence each."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from timecraftd._native import LogInfo as LogInfo  # noqa: PLC0414
     from timecraftd._native import LogReader
     from timecraftd._native import RecoveryReport as RecoveryReport  # noqa: PLC0414
+    from timecraftd._native import TrafficReader as TrafficReader  # noqa: PLC0414
 
 _T = TypeVar("_T")
 
@@ -41,6 +42,30 @@ class TraceQuery:
     string_bytes_max: int = 32
     timestamps: Literal["none", "relative", "absolute"] = "relative"
     calls: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficQuery:
+    """Which connections, or requests on them, to show, and how. Read by name in `crates/timecraft-py/src/traffic.rs`.
+
+    Without `is_unix`, `from_ns` and `until_ns` are since the start of the process, with it since the Unix epoch.
+    Nothing after `last_ns` since the start of the process is read.
+    """
+
+    layer: Literal["network", "request"]
+    form: Literal["text", "json", "yaml"] = "text"
+    timestamps: Literal["none", "relative", "absolute"] = "absolute"
+    verbose: bool = False
+    color: bool = False
+    host: str | None = None
+    """Address of either end."""
+    port: int | None = None
+    """Port of either end."""
+    side: Literal["client", "server"] | None = None
+    from_ns: int | None = None
+    until_ns: int | None = None
+    is_unix: bool = False
+    last_ns: int | None = None
 
 
 def load_native() -> ModuleType:
@@ -103,6 +128,14 @@ class Logs:
                 yield from lines
         except ValueError as error:
             raise UsageError(f"trace: {error}", "docs/wasi-coverage.md lists the calls") from None
+
+    def traffic(self, log_dir: str, query: TrafficQuery) -> TrafficReader:
+        """A reader of what connections carried. Raises LogError, and UsageError for a query that makes no sense."""
+        try:
+            reader: TrafficReader = self._load().TrafficReader(log_dir, query)
+        except ValueError as error:
+            raise UsageError(f"trace {query.layer}: {error}", "see `timecraft trace --help`") from None
+        return reader
 
 
 def log_bytes(log_dir: str) -> int:

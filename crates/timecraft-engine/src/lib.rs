@@ -25,6 +25,7 @@ pub mod session;
 pub mod shadow;
 pub mod strace;
 pub mod system;
+pub mod timemachine;
 pub mod tracer;
 pub mod view;
 

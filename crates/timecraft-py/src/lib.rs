@@ -9,6 +9,7 @@ mod log;
 mod module;
 mod network;
 mod spec;
+mod traffic;
 
 #[pyo3::pymodule]
 mod _native {
@@ -20,4 +21,6 @@ mod _native {
     use crate::module::{ModuleInfo, build_info, compile_module, inspect_module, to_wasm};
     #[pymodule_export]
     use crate::network::{NetworkEvent, NetworkPort};
+    #[pymodule_export]
+    use crate::traffic::TrafficReader;
 }

@@ -10,7 +10,9 @@ mod value;
 
 use std::fmt::Write as _;
 
+pub(crate) use time::write_utc;
 pub use value::Hexdump;
+pub(crate) use value::write_json_string;
 
 use crate::recorder::{CALL_END, CALL_START, End, Record};
 use crate::reference::Reference;

@@ -23,7 +23,7 @@ pub(super) fn write_timestamp(out: &mut String, time_ns: u64, timestamps: Timest
 }
 
 /// Appends a time as RFC 3339 has it, in UTC and to the microsecond.
-pub(super) fn write_utc(out: &mut String, unix_ns: u64) {
+pub(crate) fn write_utc(out: &mut String, unix_ns: u64) {
     let (seconds, us) = (unix_ns / NS_PER_SECOND, unix_ns % NS_PER_SECOND / 1_000);
     let (year, month, day) = civil_from_days(seconds / SECONDS_PER_DAY);
     let second = seconds % SECONDS_PER_DAY;

@@ -142,8 +142,13 @@ pub(super) fn write_json_object<'v>(
 }
 
 /// Appends a JSON string of ASCII alone, so that neither a terminal nor a wrong decoder can be fooled by it.
-pub(super) fn write_json_string(out: &mut String, text: &str) {
+pub(crate) fn write_json_string(out: &mut String, text: &str) {
     out.push('"');
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     for unit in text.encode_utf16() {
         match u8::try_from(unit) {
             Ok(b'"') => out.push_str("\\\""),

@@ -1,0 +1,1 @@
+"""Views: what is derived from records, without running anything."""

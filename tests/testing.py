@@ -160,7 +160,26 @@ class FakeNative(ModuleType):
                 output, self._output = self._output, []
                 return [(time_ns, stream, text.encode()) for time_ns, stream, text in output if text]
 
+        class TrafficReader:
+            """Reads the fake log as traffic: the query, and a line that is unfinished."""
+
+            ended, is_over, notes = True, False, ("a note",)
+
+            def __init__(self, log_dir: str, query: Any) -> None:
+                native.read_log(log_dir)
+                native.specs.append(query)
+                self._text = [f"{query.layer} as {query.form}\n".encode()]
+
+            def read(self, bytes_max: int) -> bytes | None:
+                """All there is."""
+                return self._text.pop() if self._text else None
+
+            def finish(self) -> bytes:
+                """The rest."""
+                return b"unfinished\n"
+
         self.LogReader = LogReader
+        self.TrafficReader = TrafficReader
 
     def build_info(self, nans: str = "canonical") -> dict[str, str]:
         """The build."""

@@ -116,7 +116,7 @@ def test_a_module_can_not_write_escapes_through_messages(command, tmp_path, capf
         (["kill", "-s", "NOPE", "beef"], 125, "isn't a signal"),
         (["ps", "--filter", "x=y"], 125, "keys are name, module, state, id"),
         (["ps", "--filter", "state=tired"], 125, "no such state"),
-        (["trace", "network", "beef"], 125, "comes in a later version"),
+        (["trace", "network", "beef"], 127, "there is no such process"),
         (["import", "nowhere.tar"], 127, "nowhere.tar: No such file"),
         (["completion", "elvish"], 125, "invalid choice"),
     ],
@@ -251,6 +251,23 @@ def test_logs_go_where_they_went(command, tmp_path, capfd):
     assert capfd.readouterr().out.splitlines()[1] == "2027-01-15T08:00:00.000000Z two"
     command("logs", "-n", "2", "both")
     assert capfd.readouterr() == ("two\n", "three\n")
+
+
+def test_trace_says_what_to_show_and_what_is_missing(command, hello, native, capfd):
+    """Flags become a query; notes go to standard error."""
+    command("run", "-q", "--name", "web", hello)
+    capfd.readouterr()
+    assert command("trace", "request", "web", "-v", "-o", "yaml", "-t", "2s", "-d", "1s", "--port", "80") == 0
+    out, err = capfd.readouterr()
+    assert out == "request as yaml\nunfinished\n"
+    assert err.endswith(": a note\n")
+    query = native.specs[-1]
+    assert (query.verbose, query.timestamps, query.port, query.color) == (True, "absolute", 80, False)
+    assert (query.from_ns, query.until_ns, query.is_unix, query.last_ns) == (2 * 10**9, 3 * 10**9, False, None)
+    command("trace", "network", "web", "-t", "2027-01-15T08:00:00Z", "--timestamps", "none")
+    query = native.specs[-1]
+    assert (query.layer, query.from_ns, query.is_unix) == ("network", 1_800_000_000 * 10**9, True)
+    assert (query.until_ns, query.timestamps) == (None, "none")
 
 
 def test_rm_and_prune(command, hello, runtime, capsys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from timecraftd.cli.context import Context, is_terminal, tell
@@ -57,29 +57,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     """Prints a line, or more, for each record, event or exchange."""
     _check_flags(args)
-    runtime = context.runtime
-    process = runtime.process(args.id)
-    info = runtime.log_info(process)
-    # A guest may call faster than we read: what came since isn't waited for.
-    last_ns = info.last_time_ns if process.state is ProcessState.RUNNING and not args.follow else None
-    wait = follower(context, process, follow=args.follow)
-    if args.layer == "syscall":
-        return _syscalls(args, context, process, info, last_ns, wait)
-    return _traffic(args, context, process, last_ns, wait)
+    process = context.runtime.process(args.id)
+    info = context.runtime.log_info(process)
+    show = _syscalls if args.layer == "syscall" else _traffic
+    return show(args, context, process, info)
 
 
-def _syscalls(
-    args: argparse.Namespace,
-    context: Context,
-    process: ProcessRecord,
-    info: LogInfo,
-    last_ns: int | None,
-    wait: Callable[[], bool],
-) -> int:
+def _last_ns(args: argparse.Namespace, process: ProcessRecord, info: LogInfo) -> int | None:
+    """A guest may call faster than we read: what came since isn't waited for, unless that is asked for."""
+    return info.last_time_ns if process.state is ProcessState.RUNNING and not args.follow else None
+
+
+def _syscalls(args: argparse.Namespace, context: Context, process: ProcessRecord, info: LogInfo) -> int:
     start_ns, is_unix = _start(args.start)
     if start_ns is not None and is_unix:
         start_ns = max(start_ns - info.start_unix_ns, 0)
     until_ns = None if args.duration is None else (start_ns or 0) + args.duration
+    last_ns = _last_ns(args, process, info)
     if last_ns is not None:
         until_ns = min(until_ns or last_ns, last_ns)
     query = TraceQuery(
@@ -92,6 +86,7 @@ def _syscalls(
     )
     filtered = is_terminal(1) and not args.raw
     runtime = context.runtime
+    wait = follower(context, process, follow=args.follow)
     log_dir = runtime.registry.home.log_dir(process.id)
     lines = runtime.logs.trace(log_dir, query, wait, runtime.trees_of(process))
     for line in _as_yaml(lines) if args.output == "yaml" else lines:
@@ -99,9 +94,7 @@ def _syscalls(
     return 0
 
 
-def _traffic(
-    args: argparse.Namespace, context: Context, process: ProcessRecord, last_ns: int | None, wait: Callable[[], bool]
-) -> int:
+def _traffic(args: argparse.Namespace, context: Context, process: ProcessRecord, info: LogInfo) -> int:
     from timecraftd.timemachine.traffic import Traffic
 
     start_ns, is_unix = _start(args.start)
@@ -117,11 +110,11 @@ def _traffic(
         from_ns=start_ns,
         until_ns=None if args.duration is None else (start_ns or 0) + args.duration,
         is_unix=is_unix,
-        last_ns=last_ns,
+        last_ns=_last_ns(args, process, info),
     )
     traffic = Traffic(context.runtime.logs, context.runtime.registry.home.log_dir(process.id), query)
     try:
-        for text in traffic.text(wait):
+        for text in traffic.text(follower(context, process, follow=args.follow)):
             sys.stdout.buffer.write(text)
             if args.follow:
                 sys.stdout.buffer.flush()

@@ -19,7 +19,7 @@ use timecraft_engine::timemachine::protocol::Side;
 use timecraft_engine::timemachine::requests::KEPT_BYTES_MAX;
 use timecraft_engine::timemachine::{Filter, Layer, Options, Tracker, Traffic, Window};
 use timecraft_engine::{Call, End, Errno};
-use timecraft_log::{LogConfig, LogReader, Output};
+use timecraft_log::{Compression, LogConfig, LogReader, Output};
 
 fn options(form: Form, verbose: bool) -> Options {
     Options { form, verbose, ..Options::default() }
@@ -211,8 +211,9 @@ fn sockets_that_the_guest_was_given_show_by_their_use() {
 #[test]
 fn renumbered_descriptors_are_followed() {
     let records = records_of(|guest| {
-        let (server, client) = guest.pair();
-        let (other, _) = guest.connected(0, INET4, 8080);
+        let listener = guest.listener(INET4, 8080);
+        let (server, client) = guest.connected(listener, INET4, 8080);
+        let (other, _) = guest.connected(listener, INET4, 8080);
         assert_eq!(guest.call(Call::FdRenumber, &[client, other]), Errno::Success);
         guest.send(other, b"x");
         guest.receive(server);
@@ -388,7 +389,8 @@ fn log_of_requests(config: LogConfig) {
 }
 
 fn small_blocks(dir: &Path) -> LogConfig {
-    LogConfig { block_bytes_max: 1 << 12, segment_bytes_max: 1 << 15, ..log_config(dir) }
+    let compression = Compression::None;
+    LogConfig { block_bytes_max: 1 << 12, segment_bytes_max: 1 << 16, compression, ..log_config(dir) }
 }
 
 /// All batches, and the error that ended them if one did.
@@ -411,7 +413,7 @@ fn all_exchanges_of_a_long_connection_are_there_once_with_rising_times() {
     let dir = tempfile::tempdir().unwrap();
     log_of_requests(small_blocks(dir.path()));
     let reader = LogReader::open(dir.path()).unwrap();
-    assert!(reader.segments().len() > 1 && reader.blocks().count() > 20);
+    assert!(reader.segments().len() > 1 && reader.blocks().count() > 20, "{}", reader.blocks().count());
     let (text, error) = read_all(dir.path(), Layer::Request, 1 << 20);
     assert_eq!(error, None);
     for side in ["served)", "ms)"] {

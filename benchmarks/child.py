@@ -1,6 +1,6 @@
 """Runs one guest in a process of its own, and prints a JSON object: how it ended, counters, memory of this process.
 
-`child.py timecraft|replay|compile|wasmtime|wasmtime-compile SPEC`, SPEC being JSON. Each start is a new process, so
+`child.py timecraft|replay|trace|compile|wasmtime|wasmtime-compile SPEC`, SPEC being JSON. Each start is a new process, so
 that the peak of its memory is that of one run.
 """
 
@@ -90,6 +90,18 @@ def run_replay(spec) -> dict:
     return described(outcome, wall_ns) | {"output": output.read().decode()}
 
 
+def run_trace(spec) -> dict:
+    """The trace of a log, as text that nobody reads: the time is that of reading, following and writing it."""
+    from timecraftd.recorder.logs import Logs, TrafficQuery
+    from timecraftd.timemachine.traffic import Traffic
+
+    records, lines = Logs().info(spec["log"]).records, 0
+    begin = time.perf_counter_ns()
+    for text in Traffic(Logs(), spec["log"], TrafficQuery(layer=spec["layer"], verbose=spec["verbose"])).text():
+        lines += text.count(b"\n")
+    return {"wall_ns": time.perf_counter_ns() - begin, "stats": {"records": records, "lines": lines}}
+
+
 def described(outcome, wall_ns: int) -> dict:
     if outcome.kind != "exit" or outcome.code:
         sys.exit(f"{outcome.kind} {outcome.code}: {outcome.message}")
@@ -158,6 +170,7 @@ def run_wasmtime_compile(spec) -> dict:
 VERBS = {
     "timecraft": run_timecraft,
     "replay": run_replay,
+    "trace": run_trace,
     "compile": run_compile,
     "wasmtime": run_wasmtime,
     "wasmtime-compile": run_wasmtime_compile,

@@ -117,7 +117,7 @@ class Contenders:
             "args": [str(arg) for arg in args], "mounts": mounts, **more,
         }  # fmt: skip
 
-    def timecraft(self, guest: str, args=(), mounts=(), log: Path | None = None, **more) -> Result:
+    def timecraft(self, guest: str | Path, args=(), mounts=(), log: Path | None = None, **more) -> Result:
         if log:
             shutil.rmtree(log, ignore_errors=True)
         raw = self.child("timecraft", self.spec(guest, args, mounts, log=str(log) if log else None, **more))

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from child import guest_memory, host_memory
-from contenders import BUILD, GUESTS, ROOT, BenchError, Contenders, Result
+from contenders import BUILD, GUESTS, ROOT, BenchError, Contenders, Result, result_of
 
 MIB = 1 << 20
 NULL_MOUNT = (("/dev", "/dev", False),)
 BIG_GUEST = ROOT / "tests" / "guests" / "build" / "real" / "std-template.wasm"
 """A Go program of 9 MB, of those that the tests build (`make guests`)."""
+REQUESTS_GUEST = ROOT / "tests" / "guests" / "build" / "requests.wasm"
+"""A Go program that asks a server of its own, on its own loopback; likewise."""
 
 
 class Samples:
@@ -344,6 +346,31 @@ def memory(bench: Bench) -> None:
     shutil.rmtree(it.home)
 
 
+def traced(layer: str, unit: str):
+    """The trace of a server and its clients in one guest: each request shows twice, from either side."""
+
+    def measure(bench: Bench) -> None:
+        it, samples, log = bench.contenders, bench.samples, log_dir(f"trace-{layer}")
+        connections, requests = 8, bench.count(12_500)
+        ran = it.timecraft(REQUESTS_GUEST, ("-n", requests, "-c", connections), log=log)
+        exchanges = 2 * connections * requests
+
+        def turn(name: str, verbose: bool) -> None:
+            spec = {"log": str(log), "layer": layer, "verbose": verbose}
+            result = result_of(it.child("trace", spec))
+            seconds, stats = result.wall_ns / 1e9, result.stats
+            if stats["records"] != ran.stats["records"] or (layer == "request" and stats["lines"] < exchanges):
+                raise BenchError(f"trace-{layer}: the trace isn't whole")
+            shown = stats["records"] / 1e6 if layer == "network" else exchanges / 1e3
+            samples.add(f"trace-{layer}.{name}.rate", shown / seconds, unit)
+            samples.add(f"trace-{layer}.{name}.memory", result.peak_rss / MIB, "MiB")
+
+        turns = {"text": lambda: turn("text", False), "verbose": lambda: turn("verbose", True)}
+        bench.take_turns(turns, lambda: None)
+
+    return measure
+
+
 def log_crate(bench: Bench) -> None:
     """The log's own benchmark, which repeats by itself."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
@@ -366,6 +393,8 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "write16-mounted": host_call("write16-mounted", "write16", (1_000_000, "/dev/null"), NULL_MOUNT),
     "nbody": cpu_bound("nbody", 5_000_000),
     "sha256": cpu_bound("sha256", 64),
+    "trace-network": traced("network", "M records/s"),
+    "trace-request": traced("request", "k requests/s"),
     "start": start,
     "compile-hello": cold_compile("compile-hello", GUESTS / "hello.wasm", 5),
     "compile-big": cold_compile("compile-big", BIG_GUEST, 3),

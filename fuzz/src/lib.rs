@@ -3,14 +3,20 @@
 mod calls;
 mod input;
 mod paths;
+mod traffic;
 mod world;
 
 pub use calls::hostcall_args;
 pub use paths::path_resolve;
+pub use traffic::traffic;
 
 /// The oracles by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] =
-    &[("decode_block", decode_block), ("hostcall_args", hostcall_args), ("path_resolve", path_resolve)];
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("decode_block", decode_block),
+    ("hostcall_args", hostcall_args),
+    ("path_resolve", path_resolve),
+    ("traffic", traffic),
+];
 
 /// Decodes bytes as a block of a log: as they are, and as the body of a block whose checksums are right.
 pub fn decode_block(data: &[u8]) {

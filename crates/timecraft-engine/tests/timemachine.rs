@@ -209,6 +209,19 @@ fn sockets_that_the_guest_was_given_show_by_their_use() {
 }
 
 #[test]
+fn a_descriptor_that_is_opened_again_was_closed_meanwhile() {
+    let request = wrote(3, b"GET / HTTP/1.1\r\n\r\n");
+    let connected = [opened(3), connecting(3, Errno::Success), request.clone()];
+    let listened = record(7, Call::SockListen, &[3, 1]);
+    let accepted = OwnedRecord { written: vec![cell(8, 3)], ..record(8, Call::SockAccept, &[4, 0, 8]) };
+    for between in [opened(3), accepted, listened] {
+        let lines = shown(&[&connected[..], &[between, request.clone(), closed(3)]].concat(), Layer::Request);
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines.iter().all(|line| line.contains("GET / => ? (no answer: ")));
+    }
+}
+
+#[test]
 fn renumbered_descriptors_are_followed() {
     let records = records_of(|guest| {
         let listener = guest.listener(INET4, 8080);

@@ -242,7 +242,7 @@ impl<S: Default> Connections<S> {
 
     fn observe_control<R: Record>(&mut self, seen: &Seen<'_, R>, watcher: &mut impl Watcher<State = S>) {
         match seen.call {
-            Call::SockOpen => self.opened_by(seen),
+            Call::SockOpen => self.opened_by(seen, watcher),
             Call::SockAccept => self.accepted(seen, 2, watcher),
             Call::SockAcceptV1 => self.accepted(seen, 1, watcher),
             Call::SockConnect => self.connect(seen, watcher),
@@ -289,6 +289,7 @@ impl<S: Default> Connections<S> {
         self.get(fd)
     }
 
+    /// A new socket, where none is open.
     fn insert(&mut self, fd: u32, transport: Transport, is_unix: bool) -> Option<&mut Socket<S>> {
         let at = fd as usize;
         self.opened += 1;
@@ -299,7 +300,6 @@ impl<S: Default> Connections<S> {
         if at >= self.sockets.len() {
             self.sockets.resize_with(at + 1, || None);
         }
-        self.forget(fd);
         self.sockets[at] = Some(Box::new(Socket::new(self.opened, transport, is_unix)));
         self.sockets[at].as_deref_mut()
     }
@@ -318,9 +318,11 @@ impl<S: Default> Connections<S> {
         }
     }
 
-    fn opened_by<R: Record>(&mut self, seen: &Seen<'_, R>) {
+    fn opened_by<R: Record>(&mut self, seen: &Seen<'_, R>, watcher: &mut impl Watcher<State = S>) {
         let Some(fd) = seen.result_u32(2).filter(|_| seen.succeeded()) else { return };
         let transport = if seen.arg(1) == abi::TYPE_DGRAM { Transport::Datagram } else { Transport::Stream };
+        // A log with a gap may lack the close of what was there.
+        self.close(fd, watcher);
         self.insert(fd, transport, seen.arg(0) == abi::FAMILY_UNIX);
     }
 
@@ -335,6 +337,7 @@ impl<S: Default> Connections<S> {
         }
         let (transport, is_unix, local) = (listener.transport, listener.is_unix, listener.local.clone());
         let Some(fd) = seen.result_u32(result) else { return };
+        self.close(fd, watcher);
         let Some(socket) = self.insert(fd, transport, is_unix) else { return };
         socket.stage = Stage::Connected;
         socket.side = Side::Server;

@@ -1,7 +1,7 @@
 //! `trace request`: what is asked and answered on the guest's connections, an exchange a line, in the order in which
 //! they end.
 
-use super::connections::{Connections, Event, Kind, Socket, Stage, Watcher};
+use super::connections::{Connections, Event, Kind, Socket, Watcher};
 use super::form::{Fields, Form, Moment, Times};
 use super::protocol::{Budget, Close, Conversation, Direction, Exchange, Scope, Side};
 use super::{Filter, Options};
@@ -80,7 +80,7 @@ impl Watcher for RequestTrace {
 
     fn event(&mut self, socket: &mut Socket<Talk>, event: &Event<'_>) {
         self.missing += u64::from(event.missing);
-        if socket.transport != Transport::Stream || socket.stage == Stage::Listening {
+        if socket.transport != Transport::Stream {
             return;
         }
         match event.kind {

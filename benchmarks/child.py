@@ -1,7 +1,7 @@
 """Runs one guest in a process of its own, and prints a JSON object: how it ended, counters, memory of this process.
 
-`child.py timecraft|replay|trace|compile|wasmtime|wasmtime-compile SPEC`, SPEC being JSON. Each start is a new process, so
-that the peak of its memory is that of one run.
+`child.py timecraft|replay|trace|compile|wasmtime|wasmtime-compile SPEC`, SPEC being JSON. Each start is a new process,
+so that the peak of its memory is that of one run.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
 import json
 import re
 import signal
+import socket
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.e2e.cli import Cli, guest, kill9
+from tests.e2e.cli import BUILT, Cli, guest, kill9
 from tests.e2e.test_sandbox_cli import CONTROL, Terminal
 
 REFUSED = 125
@@ -117,6 +118,21 @@ def test_all_kinds_of_exchanges(cli: Cli, side: str):
     assert not set(text.encode()) & CONTROL
 
 
+def test_a_program_that_nobody_wrote_for_this(cli: Cli):
+    """Of a Go program's own HTTP tests, large bodies, streams and cancellation, nothing is taken for malformed."""
+    process, _ = cli.run(BUILT / "net" / "http.wasm")
+    exchanges = data(cli, "request", process, "-v")
+    assert sum(it["problem"] is None for it in exchanges) > 150
+    assert {it["problem"] for it in exchanges} - {None} <= {
+        "no answer: the connection was closed",
+        "no answer: EPIPE",
+        "no answer: ECONNRESET",
+        "not followed: it is in another version of HTTP",
+    }
+    asked = Counter(it["side"] for it in exchanges if it["request"] and it["problem"] is None)
+    assert asked["client"] == asked["server"]
+
+
 def test_the_network_as_a_guest_sees_it(cli: Cli):
     """What one end sends the other receives; connections open and close; TCP, UDP and Unix sockets."""
     process, _ = cli.run(guest("loopback"))
@@ -143,6 +159,51 @@ def test_the_network_as_a_guest_sees_it(cli: Cli):
     verbose = data(cli, "network", process, "-v", "--port", "8080")
     sent = b"".join(event["data"]["text"].encode() for event in verbose if event["event"] == "send")
     assert sent.count(b"GET /x HTTP/1.1\r\n") == sent.count(b"HTTP/1.1 200 OK\r\n") == 3
+
+
+def test_sockets_that_were_open_from_the_start(cli: Cli):
+    """The configuration tells where they lead: requests to a listener of the host's, passed on to a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as free:
+        upstream, listening = (f"127.0.0.1:{each.getsockname()[1]}" for each in (server, free))
+        free.close()
+        host = cli.start("run", "-L", listening, "-D", f"tcp://{upstream}", guest("preopened"))
+        process = host.stderr.readline().decode().strip()
+        connection, _ = server.accept()
+        with connection:
+            for request in (b"GET /over HTTP/1.1\r\n\r\n", b""):
+                with socket.create_connection(("127.0.0.1", int(listening.rpartition(":")[2]))) as client:
+                    client.sendall(request)
+                    client.shutdown(socket.SHUT_WR)
+                    if request:
+                        assert connection.recv(1000) == request
+                        connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+                    client.recv(1000)
+            host.wait(100)
+    exchanges = data(cli, "request", process)
+    seen = [(it["side"], it["request"]["target"], it["response"]["status"], it["server"]) for it in exchanges]
+    assert sorted(seen) == [("client", "/over", 204, upstream), ("server", "/over", 204, listening)]
+    network = cli("trace", "network", process).out
+    assert f" TCP ? > {listening}: ACCEPT OK\n" in network
+    assert f" TCP ? > {upstream}: SEND OK 22\n" in network
+
+
+def test_sockets_that_are_paths(cli: Cli):
+    """`-S path`: listeners, connections, what was accepted, and what was refused."""
+    process, _ = cli.run("-S", "path", guest("paths"))
+    events = data(cli, "network", process)
+    done = Counter((event["event"], event["errno"]) for event in events)
+    assert (done["listen", None], done["connect", None], done["accept", None]) == (2, 51, 51)
+    refused = [(event["transport"], event["peer"], event["errno"]) for event in events if event["errno"]]
+    assert refused == [
+        ("tcp", "127.0.0.1:9", "ECONNREFUSED"),
+        ("tcp", "10.0.0.1:80", "EACCES"),
+        ("tcp", "no.such.name:80", "ENOENT"),
+        ("udp", "10.0.0.1:53", "EACCES"),
+    ]
+    passed = Counter()
+    for event in events:
+        passed[event["event"]] += event.get("bytes", 0)
+    assert passed["send"] == passed["receive"] > 2_000_000
 
 
 def test_windows(cli: Cli):

@@ -12,7 +12,7 @@ from timecraftd.cli.logs import follower
 from timecraftd.cli.parser import add_format, duration_ns
 from timecraftd.cli.terminal import printable
 from timecraftd.errors import UsageError
-from timecraftd.model import ProcessState
+from timecraftd.model import ObjectKind, ProcessState
 from timecraftd.recorder.logs import TraceQuery, TrafficQuery
 from timecraftd.units import parse_duration_ns, parse_time_ns
 
@@ -95,7 +95,10 @@ def _syscalls(args: argparse.Namespace, context: Context, process: ProcessRecord
 
 
 def _traffic(args: argparse.Namespace, context: Context, process: ProcessRecord, info: LogInfo) -> int:
-    from timecraftd.timemachine.traffic import Traffic
+    from timecraftd.engine.request import decode_config
+    from timecraftd.timemachine.traffic import Traffic, given_sockets
+
+    config = context.runtime.registry.objects.get(ObjectKind.CONFIG, process.config)
 
     start_ns, is_unix = _start(args.start)
     query = TrafficQuery(
@@ -111,6 +114,7 @@ def _traffic(args: argparse.Namespace, context: Context, process: ProcessRecord,
         until_ns=None if args.duration is None else (start_ns or 0) + args.duration,
         is_unix=is_unix,
         last_ns=_last_ns(args, process, info),
+        given=given_sockets(decode_config(config)),
     )
     traffic = Traffic(context.runtime.logs, context.runtime.registry.home.log_dir(process.id), query)
     try:

@@ -45,6 +45,17 @@ class TraceQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenSocket:
+    """A socket that the guest had from its start."""
+
+    fd: int
+    listens: bool
+    """A listener, or else a connection."""
+    name: str
+    """Where it listens, or is connected to: an address, or a name and port."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrafficQuery:
     """Which connections, or requests on them, to show, and how. Read by name in `crates/timecraft-py/src/traffic.rs`.
 
@@ -66,6 +77,7 @@ class TrafficQuery:
     until_ns: int | None = None
     is_unix: bool = False
     last_ns: int | None = None
+    given: Sequence[GivenSocket] = ()
 
 
 def load_native() -> ModuleType:

@@ -6,11 +6,26 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from timecraftd.errors import LogError
+from timecraftd.recorder.logs import GivenSocket
 
 if TYPE_CHECKING:
+    from timecraftd.engine.request import RunRequest
     from timecraftd.recorder.logs import Logs, TrafficQuery
 
 BATCH_BYTES_MAX = 1 << 18
+FIRST_PREOPEN = 3
+SOCKET_DIRECTORIES = 3
+"""Of `-S path`: they follow the mounts, and sockets follow them."""
+
+
+def given_sockets(request: RunRequest) -> tuple[GivenSocket, ...]:
+    """What a guest found open besides directories: listeners, then connections."""
+    first = FIRST_PREOPEN + len(request.mounts) + (SOCKET_DIRECTORIES if request.sockets == "path" else 0)
+    network = request.network
+    named = [(True, text) for text in network.listen] + [(False, text) for text in network.dial]
+    return tuple(
+        GivenSocket(first + index, listens, text.removeprefix("tcp://")) for index, (listens, text) in enumerate(named)
+    )
 
 
 class Traffic:

@@ -376,10 +376,11 @@ proptest! {
         prop_assert_eq!(lines.len(), 2 * order.len());
         for (of, port) in (0..4).zip(49_152..) {
             for side in ["served)", "ms)"] {
-                let expected: Vec<_> = order.iter().enumerate().filter(|(_, at)| **at == of).map(|(number, _)| number).collect();
+                let expected: Vec<_> = (0..order.len()).filter(|number| order[*number] == of).collect();
                 let start = format!("HTTP 127.0.0.1:{port} > 127.0.0.1:8080: GET /{of}/");
-                let found = lines.iter().filter(|line| line.ends_with(side)).filter_map(|line| line.strip_prefix(&start));
-                let found: Vec<usize> = found.map(|rest| rest.split(' ').next().unwrap().parse().unwrap()).collect();
+                let of_side = lines.iter().filter(|line| line.ends_with(side));
+                let found = of_side.filter_map(|line| line.strip_prefix(&start)?.split(' ').next());
+                let found: Vec<usize> = found.map(|number| number.parse().unwrap()).collect();
                 prop_assert_eq!(found, expected);
             }
         }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
+use timecraft_engine::timemachine::connections::Given;
 use timecraft_engine::timemachine::form::{Form, Stamp};
 use timecraft_engine::timemachine::protocol::Side;
 use timecraft_engine::timemachine::{Filter, Layer, Options, Traffic, Window};
@@ -27,6 +28,14 @@ pub(crate) struct TrafficQuery {
     until_ns: Option<u64>,
     is_unix: bool,
     last_ns: Option<u64>,
+    given: Vec<GivenSocket>,
+}
+
+#[derive(FromPyObject)]
+struct GivenSocket {
+    fd: u32,
+    listens: bool,
+    name: String,
 }
 
 /// What a word of a query stands for.
@@ -50,8 +59,10 @@ impl TrafficQuery {
         };
         let side = self.side.map(|side| choice(&side, &sides)).transpose()?;
         let filter = Filter { host, port: self.port, side };
+        let given = self.given.into_iter();
+        let given = given.map(|GivenSocket { fd, listens, name }| Given { fd, listens, name }).collect();
         let stamp = choice(&self.timestamps, &stamps)?;
-        let options = Options { form, stamp, verbose: self.verbose, color: self.color, filter };
+        let options = Options { form, stamp, verbose: self.verbose, color: self.color, filter, given };
         let window =
             Window { from_ns: self.from_ns, until_ns: self.until_ns, is_unix: self.is_unix, last_ns: self.last_ns };
         Ok((layer, options, window))

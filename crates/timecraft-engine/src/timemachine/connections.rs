@@ -1,10 +1,12 @@
 //! Follows a guest's sockets through its calls: what is connected to what, and what passes.
 //!
 //! Descriptors are followed from the call that opens them to the one that closes them, in both versions of `WasmEdge`'s
-//! ABI and in preview 1. Sockets that the guest was given show themselves by their first socket call. Waiting
-//! (`poll_oneoff`) is no traffic; it only tells when a connection that was begun may be asked how it ended.
+//! ABI, in preview 1, and as paths. Sockets that the guest had from its start are told by who knows the configuration,
+//! or show themselves by their first socket call. Waiting (`poll_oneoff`) is no traffic; it only tells when a
+//! connection that was begun may be asked how it ended.
 
-use crate::abi::{event, filetype, size, socket as abi};
+use crate::abi::{event, fdflags, filetype, size, socket as abi};
+use crate::host::SocketDirectory;
 use crate::host::sockets::address;
 use crate::network::{Address, Transport};
 use crate::recorder::Record;
@@ -24,14 +26,24 @@ const SHUTDOWN_WR: u32 = 2;
 #[derive(Clone, Debug, Default)]
 pub struct Endpoint {
     pub address: Option<Address>,
-    /// The address as text; empty for an unknown one.
+    /// The address as text, or a name and port; empty if neither is known.
     name: String,
 }
 
 impl Endpoint {
-    /// The address, or `?`.
+    /// An address, or a name and port.
+    fn named(name: &str) -> Self {
+        Endpoint { address: name.parse().ok().map(Address::Inet), name: name.to_owned() }
+    }
+
+    /// The address, or name and port, if they are known.
+    pub fn known(&self) -> Option<&str> {
+        (!self.name.is_empty()).then_some(&self.name)
+    }
+
+    /// The same, or `?`.
     pub fn name(&self) -> &str {
-        if self.name.is_empty() { "?" } else { &self.name }
+        self.known().unwrap_or("?")
     }
 
     /// Takes an address; true if it is news.
@@ -102,6 +114,16 @@ impl<S> Socket<S> {
     }
 }
 
+/// A socket that the guest had from its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    pub fd: u32,
+    /// A listener, or else a connection.
+    pub listens: bool,
+    /// Where it listens, or is connected to: an address, or a name and port.
+    pub name: String,
+}
+
 /// What happened to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -165,12 +187,14 @@ pub struct Connections<S> {
     opened: u64,
     /// How many are [`Stage::Connecting`]; what guests wait for is of interest only then.
     connecting: usize,
+    /// Descriptors beneath which paths are sockets.
+    directories: Vec<(u32, SocketDirectory)>,
     not_followed: u64,
 }
 
 impl<S> Default for Connections<S> {
     fn default() -> Self {
-        Connections { sockets: Vec::new(), opened: 0, connecting: 0, not_followed: 0 }
+        Connections { sockets: Vec::new(), opened: 0, connecting: 0, directories: Vec::new(), not_followed: 0 }
     }
 }
 
@@ -178,9 +202,11 @@ impl<S> Default for Connections<S> {
 pub const CALLS: &[Call] = &[
     Call::FdClose,
     Call::FdFdstatGet,
+    Call::FdPrestatDirName,
     Call::FdRead,
     Call::FdRenumber,
     Call::FdWrite,
+    Call::PathOpen,
     Call::PollOneoff,
     Call::SockAccept,
     Call::SockAcceptV1,
@@ -203,6 +229,22 @@ pub const CALLS: &[Call] = &[
 ];
 
 impl<S: Default> Connections<S> {
+    /// The sockets that the guest has before its first call.
+    pub fn with_given(given: &[Given]) -> Self {
+        let mut connections = Connections::default();
+        for Given { fd, listens, name } in given {
+            if let Some(socket) = connections.insert(*fd, Transport::Stream, false) {
+                let endpoint = Endpoint::named(name);
+                if *listens {
+                    (socket.stage, socket.side, socket.local) = (Stage::Listening, Side::Server, endpoint);
+                } else {
+                    (socket.stage, socket.peer) = (Stage::Connected, endpoint);
+                }
+            }
+        }
+        connections
+    }
+
     /// Sockets that were not followed because their descriptors' numbers were too high.
     pub fn not_followed(&self) -> u64 {
         self.not_followed
@@ -231,6 +273,9 @@ impl<S: Default> Connections<S> {
             | Call::SockSend
             | Call::SockSendTo => {
                 let Some(socket) = self.get_or_given(&seen, None) else { return };
+                if call == Call::FdRead && socket.stage == Stage::Listening {
+                    return self.accepted(&seen, watcher);
+                }
                 let was_connecting = matches!(socket.stage, Stage::Connecting { .. });
                 seen.data(socket, watcher);
                 let is_connecting = matches!(socket.stage, Stage::Connecting { .. });
@@ -243,8 +288,17 @@ impl<S: Default> Connections<S> {
     fn observe_control<R: Record>(&mut self, seen: &Seen<'_, R>, watcher: &mut impl Watcher<State = S>) {
         match seen.call {
             Call::SockOpen => self.opened_by(seen, watcher),
-            Call::SockAccept => self.accepted(seen, 2, watcher),
-            Call::SockAcceptV1 => self.accepted(seen, 1, watcher),
+            Call::SockAccept | Call::SockAcceptV1 => self.accepted(seen, watcher),
+            Call::PathOpen => self.opened_as_path(seen, watcher),
+            Call::FdPrestatDirName if seen.succeeded() => {
+                let is_name = |directory: &SocketDirectory| seen.written_is(directory.guest_path());
+                // No guest asks more than once.
+                if let Some(directory) = SocketDirectory::ALL.into_iter().find(is_name)
+                    && self.directories.len() < SocketDirectory::ALL.len()
+                {
+                    self.directories.push((seen.fd(), directory));
+                }
+            }
             Call::SockConnect => self.connect(seen, watcher),
             Call::FdClose if seen.succeeded() => self.close(seen.fd(), watcher),
             Call::FdRenumber if seen.succeeded() => self.renumber(seen, watcher),
@@ -326,7 +380,54 @@ impl<S: Default> Connections<S> {
         self.insert(fd, transport, seen.arg(0) == abi::FAMILY_UNIX);
     }
 
-    fn accepted<R: Record>(&mut self, seen: &Seen<'_, R>, result: usize, watcher: &mut impl Watcher<State = S>) {
+    /// A path was opened: beneath a directory of sockets, one of these.
+    fn opened_as_path<R: Record>(&mut self, seen: &Seen<'_, R>, watcher: &mut impl Watcher<State = S>) {
+        let Some((_, directory)) = self.directories.iter().find(|(fd, _)| *fd == seen.fd()) else { return };
+        let path = seen.sent().next().map_or(&[][..], |(_, path)| path);
+        let Ok(named) = directory.named(path) else { return };
+        let errno = seen.record.errno();
+        let waits = named.listens || seen.arg(7) & u32::from(fdflags::NONBLOCK) == 0;
+        let (stage, outcome) = match (errno, named.listens) {
+            (0, true) => (Stage::Listening, 0),
+            (0, false) if waits => (Stage::Connected, 0),
+            (0, false) => (Stage::Connecting { ready: false }, Errno::Inprogress as u16),
+            _ => (Stage::Open, errno),
+        };
+        let at = match if named.listens { named.own().ok() } else { named.literal() } {
+            Some(address) => Endpoint { name: address.to_string(), address: Some(address) },
+            None => Endpoint::named(&format!("{}:{}", named.host.escape_debug(), named.port)),
+        };
+        let fill = |socket: &mut Socket<S>| {
+            socket.stage = stage;
+            if named.listens {
+                (socket.side, socket.local) = (Side::Server, at);
+            } else {
+                socket.peer = at;
+            }
+        };
+        let event = Event::of(if named.listens { Kind::Listen } else { Kind::Connect }, outcome);
+        match seen.result_u32(8).filter(|_| seen.succeeded()) {
+            Some(fd) => {
+                self.close(fd, watcher);
+                self.connecting += usize::from(matches!(stage, Stage::Connecting { .. }));
+                match self.insert(fd, named.transport, false) {
+                    Some(socket) => {
+                        fill(socket);
+                        watcher.event(socket, &event);
+                    }
+                    None => self.connecting -= usize::from(matches!(stage, Stage::Connecting { .. })),
+                }
+            }
+            None => {
+                self.opened += 1;
+                let mut failed = Socket::new(self.opened, named.transport, false);
+                fill(&mut failed);
+                watcher.event(&mut failed, &event);
+            }
+        }
+    }
+
+    fn accepted<R: Record>(&mut self, seen: &Seen<'_, R>, watcher: &mut impl Watcher<State = S>) {
         let Some(listener) = self.get_or_given(seen, None) else { return };
         if !seen.succeeded() {
             return watcher.event(listener, &Event::of(Kind::Accept, seen.record.errno()));
@@ -336,7 +437,7 @@ impl<S: Default> Connections<S> {
             listener.side = Side::Server;
         }
         let (transport, is_unix, local) = (listener.transport, listener.is_unix, listener.local.clone());
-        let Some(fd) = seen.result_u32(result) else { return };
+        let Some(fd) = seen.accepted_fd() else { return };
         self.close(fd, watcher);
         let Some(socket) = self.insert(fd, transport, is_unix) else { return };
         socket.stage = Stage::Connected;
@@ -366,7 +467,9 @@ impl<S: Default> Connections<S> {
         }
     }
 
+    /// Tells of the end of the socket that is open there, if one is.
     fn close(&mut self, fd: u32, watcher: &mut impl Watcher<State = S>) {
+        self.directories.retain(|(directory, _)| *directory != fd);
         if let Some(mut socket) = self.forget(fd) {
             watcher.event(&mut socket, &Event::of(Kind::Close, 0));
         }
@@ -486,6 +589,24 @@ impl<'r, R: Record> Seen<'r, R> {
         let ptr = self.arg(index);
         let cell = self.record.written().filter(|(at, bytes)| *at == ptr && bytes.len() == 4).last();
         cell.and_then(|(_, bytes)| u32_at(bytes, 0))
+    }
+
+    /// The descriptor of a connection that was accepted; a listener that is read tells it as a line.
+    fn accepted_fd(&self) -> Option<u32> {
+        match self.call {
+            Call::SockAccept => self.result_u32(2),
+            Call::SockAcceptV1 => self.result_u32(1),
+            _ => {
+                let mut line = None;
+                with_pieces(self.record.written(), self.result_u32(3)?, |pieces| line = Some(pieces.concat()));
+                std::str::from_utf8(&line?).ok()?.trim_end().parse().ok()
+            }
+        }
+    }
+
+    /// Whether the first thing that the host wrote is this text.
+    fn written_is(&self, text: &str) -> bool {
+        self.record.written().next().is_some_and(|(_, bytes)| bytes == text.as_bytes())
     }
 
     /// The address that the guest handed over as region `index + 1`, behind its description; its port is an argument.

@@ -473,7 +473,8 @@ mod tests {
             document(Form::Yaml),
             "---\ntime: \"2023-06-30T08:13:20.463329Z\"\ntime_ns: 12345678901\nseq: 7\nmissing: null\n\
              name: \"a\\\"\\u001b\\u00e9\\U0001f600\"\ninterim: [100, 103]\ninner:\n  flag: true\n  hex: \"ff00\"\n  \
-             pairs:\n  - name: \"A\"\n    value: \"1\"\n  - name: \"B\"\n    value: \"2\"\nempty: []\nlatin: \"caf\\u00e9\"\n"
+             pairs:\n  - name: \"A\"\n    value: \"1\"\n  - name: \"B\"\n    value: \"2\"\n\
+             empty: []\nlatin: \"caf\\u00e9\"\n"
         );
     }
 }

@@ -18,7 +18,7 @@ use std::path::Path;
 use timecraft_log::{BlockFilter, LogError, LogReader};
 
 use crate::recorder::{CALL_END, CALL_START, Record};
-use connections::{CALLS, Connections, DESCRIPTORS_MAX};
+use connections::{CALLS, Connections, DESCRIPTORS_MAX, Given};
 use form::{Form, Moment, Stamp};
 use network::NetworkTrace;
 use protocol::{Close, Side};
@@ -43,6 +43,8 @@ pub struct Options {
     pub verbose: bool,
     pub color: bool,
     pub filter: Filter,
+    /// The sockets that the guest had from its start, as its configuration tells.
+    pub given: Vec<Given>,
 }
 
 /// Which connections are shown: those that all of it fits.
@@ -88,8 +90,8 @@ pub struct Tracker {
 impl Tracker {
     pub fn new(layer: Layer, options: Options, window: Window) -> Self {
         let view = match layer {
-            Layer::Network => View::Network(Connections::default(), NetworkTrace::new(options)),
-            Layer::Request => View::Request(Connections::default(), RequestTrace::new(options)),
+            Layer::Network => View::Network(Connections::with_given(&options.given), NetworkTrace::new(options)),
+            Layer::Request => View::Request(Connections::with_given(&options.given), RequestTrace::new(options)),
         };
         Tracker { view, window, zero_unix_ns: 0, is_over: false, ended: false }
     }

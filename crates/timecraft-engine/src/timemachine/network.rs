@@ -143,7 +143,7 @@ impl Watcher for NetworkTrace {
             self.write(socket, event, self.at);
         }
         let has_no_data = !matches!(event.kind, Kind::Data(_));
-        let is_unknown = socket.local.address.is_none() || socket.peer.address.is_none();
+        let is_unknown = socket.local.known().is_none() || socket.peer.known().is_none();
         if has_no_data && is_unknown && self.held.len() < HELD_MAX && event.kind != Kind::Close {
             self.held.push_back(Held {
                 socket: socket.id,
@@ -224,7 +224,7 @@ impl<S> Line<'_, S> {
             Kind::Bind | Kind::Listen => true,
             Kind::Accept => self.socket.stage == Stage::Listening,
             Kind::Data(_) | Kind::Connect => false,
-            _ => peer.address.is_none() && self.socket.stage != Stage::Connected,
+            _ => peer.known().is_none() && self.socket.stage != Stage::Connected,
         };
         let is_inbound = matches!(self.event.kind, Kind::Data(Direction::Received) | Kind::Accept);
         let push_peer = |out: &mut String| match self.event.peer {
@@ -279,10 +279,10 @@ impl<S> Line<'_, S> {
                 Kind::Learned => "",
             },
         );
-        fields.optional("local", socket.local.address.is_some().then(|| socket.local.name()));
+        fields.optional("local", socket.local.known());
         match event.peer {
             Some(peer) => fields.text("peer", &peer.to_string()),
-            None => fields.optional("peer", socket.peer.address.is_some().then(|| socket.peer.name())),
+            None => fields.optional("peer", socket.peer.known()),
         }
         if event.errno == 0 {
             fields.none("errno");

@@ -138,8 +138,8 @@ impl Writer {
                 fields.number("socket", socket.id);
                 fields.text("protocol", &exchange.label().to_ascii_lowercase());
                 fields.text("side", side.name());
-                fields.optional("client", client.address.is_some().then(|| client.name()));
-                fields.optional("server", server.address.is_some().then(|| server.name()));
+                fields.optional("client", client.known());
+                fields.optional("server", server.known());
                 exchange.fields(fields, self.options.verbose);
             });
         }

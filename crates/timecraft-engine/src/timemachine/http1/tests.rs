@@ -144,7 +144,7 @@ fn bodies_have_the_length_that_their_framing_says() {
         ),
         (
             b"GET / HTTP/1.1\r\n\r\n",
-            b"HTTP/1.1 200 OK\r\ntransfer-encoding: CHUNKED\r\n\r\n5;x=\"y\"\r\nhello\r\n00A \r\n, world!!!\r\n0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: CHUNKED\r\n\r\n5;x=y\r\nhello\r\n00A \r\n, world!!!\r\n0\r\n\r\n",
             "GET / => 200 OK (15 bytes)",
         ),
         (

@@ -155,7 +155,7 @@ def test_the_network_as_a_guest_sees_it(cli: Cli):
     assert [event["event"] for event in datagrams] == ["send", "receive", "send", "receive"]
     assert all(event["peer"] and event["local"] for event in datagrams)
     hexdump = cli("trace", "network", process, "-v", "--port", "8080").out
-    assert "00000000  47 45 54 20 2f 78 20 48  54 54 50 2f 31 2e 31 0d  |GET /x HTTP/1.1.|\n" in hexdump
+    assert "00000000  47 45 54 20 2f 78 20 48 54 54 50 2f 31 2e 31 0d  |GET /x HTTP/1.1.|\n" in hexdump
     verbose = data(cli, "network", process, "-v", "--port", "8080")
     sent = b"".join(event["data"]["text"].encode() for event in verbose if event["event"] == "send")
     assert sent.count(b"GET /x HTTP/1.1\r\n") == sent.count(b"HTTP/1.1 200 OK\r\n") == 3

@@ -11,7 +11,7 @@ use timecraft_engine::calls::CALLS;
 use timecraft_engine::recorder::{MemorySource, OwnedRecord, Recorder, Sink, Source};
 use timecraft_engine::replayer::{Options, Replayer};
 use timecraft_engine::strace::{self, record_json, record_line};
-use timecraft_engine::{Call, Errno, Halt};
+use timecraft_engine::{Call, End, Errno, Halt};
 
 /// Regions of guest memory, close together so that they overlap at times.
 fn regions() -> impl Strategy<Value = Vec<(u32, Vec<u8>)>> {
@@ -140,4 +140,11 @@ proptest! {
         });
         prop_assert_eq!(live.unwrap(), replay(&cases, source));
     }
+}
+
+#[test]
+fn a_traps_message_prints_harmlessly() {
+    let end = End::Trap { message: "\x7f\x1b[2J\u{9b} \"odd\" \\".to_owned() };
+    let line = record_line(&&support::end_record(1, &end), &strace::Options::default());
+    assert_eq!(line, "+++ trap: \\u{7f}\\u{1b}[2J\\u{9b} \"odd\" \\ +++");
 }

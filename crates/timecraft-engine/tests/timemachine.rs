@@ -263,7 +263,7 @@ fn descriptors_are_bounded() {
 #[test]
 fn what_conversations_keep_is_bounded() {
     let mut tracker = Tracker::new(Layer::Request, Options::default(), Window::default());
-    let head = [b"GET / HTTP/1.1\r\nA: ".as_slice(), &[b'a'; 60_000]].concat();
+    let head = [b"GET / HTTP/1.1\r\nA: ".as_slice(), &vec![b'a'; 60_000]].concat();
     for fd in 3..2_003u32 {
         tracker.observe(&&opened(fd));
         tracker.observe(&&connecting(u64::from(fd), Errno::Success));

@@ -10,7 +10,7 @@ mod value;
 
 use std::fmt::Write as _;
 
-pub(crate) use time::write_utc;
+pub(crate) use time::{write_timestamp, write_utc};
 pub use value::Hexdump;
 pub(crate) use value::write_json_string;
 
@@ -160,7 +160,15 @@ fn regions(record: &impl Record) -> (RegionList<'_>, RegionList<'_>) {
 
 fn write_control(out: &mut String, record: &impl Record) {
     let _ = match (record.call(), End::of(record), record.args()) {
-        (_, Some(end), _) => write!(out, "+++ {end} +++"),
+        (_, Some(end), _) => {
+            out.push_str("+++ ");
+            // A trap's message is the guest's in part.
+            for char in end.to_string().chars() {
+                let printable = (' '..='~').contains(&char);
+                let _ = if printable { out.write_char(char) } else { write!(out, "{}", char.escape_default()) };
+            }
+            write!(out, " +++")
+        }
         (CALL_START, _, [epoch, realtime_ns]) => {
             let _ = write!(out, "+++ epoch {epoch} begins, time 0 is ");
             time::write_utc(out, *realtime_ns);

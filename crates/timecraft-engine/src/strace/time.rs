@@ -8,7 +8,7 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 const SECONDS_PER_DAY: u64 = 86_400;
 
 /// Appends what stands before a line of this time.
-pub(super) fn write_timestamp(out: &mut String, time_ns: u64, timestamps: Timestamps) {
+pub(crate) fn write_timestamp(out: &mut String, time_ns: u64, timestamps: Timestamps) {
     match timestamps {
         Timestamps::None => {}
         Timestamps::Relative => {

@@ -265,18 +265,20 @@ pub struct Hexdump<'a> {
 
 impl fmt::Display for Hexdump<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x} ", self.base)?;
-        for index in 0..16 {
-            match self.bytes.get(index) {
-                Some(byte) => write!(f, " {byte:02x}")?,
-                None => f.write_str("   ")?,
-            }
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        const TEXT: usize = 60;
+        let mut line = *b"00000000                                                   |                |";
+        for (index, digit) in line[..8].iter_mut().enumerate() {
+            *digit = DIGITS[self.base >> (28 - 4 * index) & 15];
         }
-        f.write_str("  |")?;
-        for byte in self.bytes.iter().take(16) {
-            f.write_char(if byte.is_ascii_graphic() || *byte == b' ' { *byte as char } else { '.' })?;
+        let row = &self.bytes[..self.bytes.len().min(16)];
+        for (column, byte) in row.iter().enumerate() {
+            let at = 10 + 3 * column;
+            (line[at], line[at + 1]) = (DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]);
+            line[TEXT + column] = if matches!(byte, b' '..=b'~') { *byte } else { b'.' };
         }
-        f.write_str("|")
+        line[TEXT + row.len()] = b'|';
+        f.write_str(str::from_utf8(&line[..=TEXT + row.len()]).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -317,6 +319,15 @@ mod tests {
         let mut out = String::new();
         write_json_string(&mut out, "a\"\\\n\u{1}\u{1f600}");
         assert_eq!(out, r#""a\"\\\n\u0001\ud83d\ude00""#);
+    }
+
+    #[test]
+    fn dumps_have_a_line_for_sixteen_bytes() {
+        let bytes = b"GET / HTTP/1.1\r\n";
+        let line = "01234560  47 45 54 20 2f 20 48 54 54 50 2f 31 2e 31 0d 0a  |GET / HTTP/1.1..|";
+        assert_eq!(Hexdump { base: 0x0123_4560, bytes }.to_string(), line);
+        let line = "00000010  1b 7e 80                                         |.~.|";
+        assert_eq!(Hexdump { base: 16, bytes: b"\x1b~\x80" }.to_string(), line);
     }
 
     #[test]

@@ -382,6 +382,11 @@ impl<S: Default> Connections<S> {
 
     /// A path was opened: beneath a directory of sockets, one of these.
     fn opened_as_path<R: Record>(&mut self, seen: &Seen<'_, R>, watcher: &mut impl Watcher<State = S>) {
+        let fd = seen.result_u32(8).filter(|_| seen.succeeded());
+        if let Some(fd) = fd {
+            // Whatever was opened, a log with a gap may lack the close of what was there.
+            self.close(fd, watcher);
+        }
         let Some((_, directory)) = self.directories.iter().find(|(fd, _)| *fd == seen.fd()) else { return };
         let path = seen.sent().next().map_or(&[][..], |(_, path)| path);
         let Ok(named) = directory.named(path) else { return };
@@ -406,24 +411,16 @@ impl<S: Default> Connections<S> {
             }
         };
         let event = Event::of(if named.listens { Kind::Listen } else { Kind::Connect }, outcome);
-        match seen.result_u32(8).filter(|_| seen.succeeded()) {
-            Some(fd) => {
-                self.close(fd, watcher);
-                self.connecting += usize::from(matches!(stage, Stage::Connecting { .. }));
-                match self.insert(fd, named.transport, false) {
-                    Some(socket) => {
-                        fill(socket);
-                        watcher.event(socket, &event);
-                    }
-                    None => self.connecting -= usize::from(matches!(stage, Stage::Connecting { .. })),
-                }
-            }
-            None => {
-                self.opened += 1;
-                let mut failed = Socket::new(self.opened, named.transport, false);
-                fill(&mut failed);
-                watcher.event(&mut failed, &event);
-            }
+        if let Some(fd) = fd {
+            let Some(socket) = self.insert(fd, named.transport, false) else { return };
+            fill(socket);
+            watcher.event(socket, &event);
+            self.connecting += usize::from(matches!(stage, Stage::Connecting { .. }));
+        } else {
+            self.opened += 1;
+            let mut failed = Socket::new(self.opened, named.transport, false);
+            fill(&mut failed);
+            watcher.event(&mut failed, &event);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::strace::{write_json_string, write_utc};
+use crate::strace::{Hexdump, Timestamps, write_json_string, write_timestamp, write_utc};
 
 /// What a trace consists of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,10 +52,7 @@ impl Times {
     pub fn stamp(&mut self, out: &mut String, moment: Moment, stamp: Stamp) {
         match stamp {
             Stamp::None => {}
-            Stamp::Relative => {
-                let (seconds, us) = (moment.time_ns / SECOND_NS, moment.time_ns % SECOND_NS / 1_000);
-                let _ = write!(out, "{seconds:6}.{us:06} ");
-            }
+            Stamp::Relative => write_timestamp(out, moment.time_ns, Timestamps::Relative),
             Stamp::Absolute => {
                 let at = out.len();
                 self.write(out, moment.unix_ns);
@@ -152,23 +149,8 @@ pub fn is_text(bytes: &[u8]) -> bool {
 
 /// Appends bytes in hexadecimal and as text, 16 a line.
 pub fn push_hexdump(out: &mut String, indent: &str, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for (index, row) in bytes.chunks(16).enumerate() {
-        let mut line = *b"00000000                                                    |";
-        let mut offset = index * 16;
-        for digit in line[..8].iter_mut().rev() {
-            *digit = DIGITS[offset % 16];
-            offset /= 16;
-        }
-        for (column, byte) in row.iter().enumerate() {
-            let at = 10 + column * 3 + column / 8;
-            line[at] = DIGITS[usize::from(byte >> 4)];
-            line[at + 1] = DIGITS[usize::from(byte & 15)];
-        }
-        out.push_str(indent);
-        out.push_str(str::from_utf8(&line).unwrap_or_default());
-        out.extend(row.iter().map(|byte| if matches!(byte, b' '..=b'~') { *byte as char } else { '.' }));
-        out.push_str("|\n");
+        let _ = writeln!(out, "{indent}{}", Hexdump { base: index * 16, bytes: row });
     }
 }
 
@@ -421,17 +403,6 @@ mod tests {
         assert!(is_text(b"") && is_text(b"a\tb\r\n\x1b[0m") && is_text("\u{e9}".as_bytes()));
         assert!(is_text(&"x\u{1f600}".as_bytes()[..3]), "cut within a character");
         assert!(!is_text(b"\0") && !is_text(b"\xff\xfe") && !is_text(b"\xffabc"));
-    }
-
-    #[test]
-    fn dumps_look_as_hexdump_prints_them() {
-        let mut out = String::new();
-        push_hexdump(&mut out, "", b"GET / HTTP/1.1\r\nHost: \x1b");
-        assert_eq!(
-            out,
-            "00000000  47 45 54 20 2f 20 48 54  54 50 2f 31 2e 31 0d 0a  |GET / HTTP/1.1..|\n\
-             00000010  48 6f 73 74 3a 20 1b                              |Host: .|\n"
-        );
     }
 
     fn document(form: Form) -> String {

@@ -9,8 +9,6 @@ pub mod http1;
 pub mod network;
 pub mod protocol;
 pub mod requests;
-#[cfg(test)]
-mod tests;
 
 use std::net::IpAddr;
 use std::path::Path;

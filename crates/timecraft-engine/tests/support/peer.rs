@@ -230,7 +230,9 @@ impl<W: Sink> Peer<W> {
         let server = self.out(OUT);
         self.send(client, b"hi");
         self.receive(server);
-        [client, server, listener].into_iter().for_each(|fd| self.close(fd));
+        for fd in [client, server, listener] {
+            self.close(fd);
+        }
     }
 
     /// IPv6, by the first version of the calls.
@@ -249,7 +251,9 @@ impl<W: Sink> Peer<W> {
         }
         self.send(server, b"hi");
         self.receive(client);
-        [client, server, listener].into_iter().for_each(|fd| self.close(fd));
+        for fd in [client, server, listener] {
+            self.close(fd);
+        }
     }
 
     pub fn udp(&mut self) {
@@ -275,6 +279,8 @@ impl<W: Sink> Peer<W> {
         self.connect(bound, INET4, port);
         self.write(bound, b"answer");
         self.receive(other);
-        [bound, other].into_iter().for_each(|fd| self.close(fd));
+        for fd in [bound, other] {
+            self.close(fd);
+        }
     }
 }

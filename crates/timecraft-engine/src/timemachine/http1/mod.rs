@@ -61,17 +61,18 @@ fn is_request(bytes: &[u8]) -> Verdict {
 
 /// Whether bytes begin as a response does.
 fn is_response(bytes: &[u8]) -> Verdict {
-    const PATTERN: &[u8] = b"HTTP/1.# ### ";
+    let pattern = b"HTTP/1.# ###";
     let fits = |(byte, pattern): (&u8, &u8)| match pattern {
         b'#' => byte.is_ascii_digit(),
         _ => byte == pattern,
     };
-    let pattern = &PATTERN[..PATTERN.len() - 1];
-    match bytes.iter().zip(pattern).all(fits) {
-        false => Verdict::No,
-        true if bytes.len() < PATTERN.len() => Verdict::Maybe,
-        true if matches!(bytes[pattern.len()], b' ' | b'\r' | b'\n') => Verdict::Yes,
-        true => Verdict::No,
+    if !bytes.iter().zip(pattern).all(fits) {
+        return Verdict::No;
+    }
+    match bytes.get(pattern.len()) {
+        None => Verdict::Maybe,
+        Some(b' ' | b'\r' | b'\n') => Verdict::Yes,
+        Some(_) => Verdict::No,
     }
 }
 

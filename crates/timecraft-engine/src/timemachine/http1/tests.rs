@@ -457,7 +457,7 @@ fn compressed_bodies_are_shown_as_they_were() {
     let mut unknown = Talk::new();
     unknown.pass(Sent, b"GET / HTTP/1.1\r\n\r\n");
     unknown.pass(Received, b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 3\r\n\r\n\x8b\0\x80");
-    assert!(unknown.details.ends_with("<\n  00000000  8b 00 80                                          |...|\n"));
+    assert!(unknown.details.ends_with("<\n  00000000  8b 00 80                                         |...|\n"));
 }
 
 #[test]
@@ -575,12 +575,14 @@ proptest! {
     ) {
         let mut turns = turns(&exchanges, pipelined);
         if from_server {
-            turns.iter_mut().for_each(|(direction, _)| *direction = direction.reversed());
+            for (direction, _) in &mut turns {
+                *direction = direction.reversed();
+            }
         }
         let mut whole = Talk::new();
-        turns.iter().for_each(|(direction, bytes)| {
- whole.pass(*direction, bytes);
-});
+        for (direction, bytes) in &turns {
+            whole.pass(*direction, bytes);
+        }
         let mut split = Talk::new();
         let mut cuts = cuts.iter().cycle();
         for (direction, bytes) in &turns {

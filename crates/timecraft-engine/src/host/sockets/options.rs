@@ -34,6 +34,12 @@ impl Options {
         self.numbers.get(&(level, name)).copied()
     }
 
+    /// Whether small writes are sent at once. They are until the guest says otherwise: languages that have it so
+    /// (Go's) can't ask for it here, and would wait for the peer's delayed acknowledgements.
+    fn nodelay(&self) -> bool {
+        self.number(abi::LEVEL_TCP, abi::TCP_NODELAY) != Some(0)
+    }
+
     /// Tells the kernel. A socket pair knows few of these, so that refusals mean nothing.
     pub fn apply(&self, socket: BorrowedFd<'_>) {
         let set = |level, name| self.number(level, name);
@@ -46,9 +52,7 @@ impl Options {
         if let Some(on) = set(abi::LEVEL_SOCKET, abi::OPTION_KEEPALIVE) {
             let _ = sockopt::set_socket_keepalive(socket, on != 0);
         }
-        if let Some(on) = set(abi::LEVEL_TCP, abi::TCP_NODELAY) {
-            let _ = sockopt::set_tcp_nodelay(socket, on != 0);
-        }
+        let _ = sockopt::set_tcp_nodelay(socket, self.nodelay());
         if let Some(seconds) = self.linger {
             let _ = sockopt::set_socket_linger(socket, Some(Duration::from_secs(u64::from(seconds))));
         }
@@ -126,6 +130,7 @@ impl Socket {
             }
             (abi::LEVEL_SOCKET, abi::OPTION_RCVTIMEO) => return Ok(timeval_bytes(self.options.receive_timeout, room)),
             (abi::LEVEL_SOCKET, abi::OPTION_SNDTIMEO) => return Ok(timeval_bytes(self.options.send_timeout, room)),
+            (abi::LEVEL_TCP, abi::TCP_NODELAY) => i32::from(self.options.nodelay()),
             (abi::LEVEL_IPV6, abi::IPV6_V6ONLY) => 1,
             (abi::LEVEL_HOST, abi::HOST_ALPN) => return Ok(self.negotiated()?.as_bytes().to_vec()),
             _ if is_flag(level, name) => flag(),

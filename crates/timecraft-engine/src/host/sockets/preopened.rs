@@ -1,5 +1,6 @@
 //! Sockets that a guest has from its start.
 
+use super::options::Options;
 use super::socket::{Family, Socket};
 use super::{SOCKET_RIGHTS, entry};
 use crate::Errno;
@@ -24,7 +25,9 @@ impl Host {
         for PreopenedDial { name, socket, local, peer } in dials {
             let (local, peer) = (Address::Inet(local), Address::Inet(peer));
             let made = match socket {
-                Some(socket) => Socket::accepted(Family::of(&local), Connection { socket, local, peer }),
+                Some(socket) => {
+                    Socket::accepted(Family::of(&local), Connection { socket, local, peer }, Options::default())
+                }
                 None => Ok(Socket::lost(Family::of(&local), Transport::Stream, Some(local), Some(peer))),
             };
             self.preopen_socket(made, name, "give a connected socket")?;

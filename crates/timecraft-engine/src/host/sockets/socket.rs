@@ -207,12 +207,14 @@ impl Socket {
         Ok(Socket { local: Some(local), ..Socket::with(family, Transport::Stream, state) })
     }
 
-    /// A connection that somebody else has made.
-    pub fn accepted(family: Family, connection: Connection) -> Result<Self, Errno> {
+    /// A connection that somebody else has made. Options are those of the listener, if it came through one.
+    pub fn accepted(family: Family, connection: Connection, options: Options) -> Result<Self, Errno> {
         let Connection { socket, local, peer } = connection;
         rustix::io::ioctl_fionbio(&socket, true)?;
+        options.apply(socket.as_fd());
         let connected = Connected { socket, peer, binding: None, protocol: None };
-        Ok(Socket { local: Some(local), ..Socket::with(family, Transport::Stream, State::Connected(connected)) })
+        let state = State::Connected(connected);
+        Ok(Socket { local: Some(local), options, ..Socket::with(family, Transport::Stream, state) })
     }
 
     pub fn filetype(&self) -> u8 {
@@ -359,7 +361,7 @@ impl Socket {
             (Err(Errno::Again), Some(outside)) => outside.accept(&listener.binding.address),
             (accepted, _) => accepted,
         };
-        Socket::accepted(self.family, connection?)
+        Socket::accepted(self.family, connection?, self.options.clone())
     }
 
     pub fn connect(&mut self, address: &Address, net: &mut Net) -> Result<(), Errno> {

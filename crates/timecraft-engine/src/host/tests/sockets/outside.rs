@@ -187,6 +187,40 @@ fn listeners_are_reached_from_outside_and_from_inside() {
 }
 
 #[test]
+fn small_writes_are_sent_at_once_unless_the_guest_says_otherwise() {
+    let real = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connected = || {
+        let socket = std::net::TcpStream::connect(real.local_addr().unwrap()).unwrap();
+        (socket.try_clone().unwrap(), connection(socket, "10.1.2.3:8080", "10.1.2.4:8080"))
+    };
+    for (set, expected) in [(None, true), (Some(0u32), false)] {
+        let (mut guest, network) = networked();
+        let [client, listener] = [guest.socket(INET4, STREAM), guest.socket(INET4, STREAM)];
+        for fd in [client, listener] {
+            guest.nonblock(fd);
+            if let Some(value) = set {
+                guest.set_option(fd, abi::LEVEL_TCP.into(), abi::TCP_NODELAY, &value.to_le_bytes()).unwrap();
+            }
+        }
+        assert_eq!(guest.connect(client, &[10, 1, 2, 4], 8080), Err(Errno::Inprogress));
+        let (kernel, dialled) = connected();
+        network.take().1.complete(Ok(Answer::Connected(dialled)));
+        assert_eq!((guest.error(client), kernel.nodelay().unwrap()), (0, expected));
+        guest.bind(listener, &[10, 1, 2, 3], 8080).unwrap();
+        guest.listen(listener, 16).unwrap();
+        let arrivals = Arc::new(Arrivals::new(4).unwrap());
+        network.take().1.complete(Ok(Answer::Listening(Listening::Arrivals(Arc::clone(&arrivals)))));
+        let (kernel, arrived) = connected();
+        arrivals.push(arrived).unwrap();
+        let server = guest.accept(listener).unwrap();
+        assert_eq!(kernel.nodelay().unwrap(), expected, "as its listener");
+        for fd in [client, server] {
+            assert_eq!(guest.option(fd, abi::LEVEL_TCP.into(), abi::TCP_NODELAY), Ok(i32::from(expected)));
+        }
+    }
+}
+
+#[test]
 fn datagrams_go_out_by_a_dialled_flow_each() {
     let (mut guest, network) = networked();
     let far = UdpSocket::bind("127.0.0.1:0").unwrap();

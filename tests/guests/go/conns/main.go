@@ -158,20 +158,14 @@ func waitingWhenClosed(network, address string) {
 func backlog(network, address string) {
 	l := listen(network, address)
 	defer l.Close()
-	waiting := 0
+	const waiting = 64 // what the package asks for
+	for range waiting {
+		defer dial(l).Close()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), short)
 	defer cancel()
-	for {
-		c, err := wasip1.DialContext(ctx, l.Addr().Network(), l.Addr().String())
-		if err != nil {
-			is(err, context.DeadlineExceeded)
-			break
-		}
-		defer c.Close()
-		waiting++
-		that(waiting < 1000, "a backlog without end")
-	}
-	that(waiting >= 64, "a backlog of %d", waiting)
+	_, err := wasip1.DialContext(ctx, l.Addr().Network(), l.Addr().String())
+	is(err, context.DeadlineExceeded)
 	late := make(chan net.Conn)
 	go func() { late <- dial(l) }()
 	for range waiting {
@@ -218,7 +212,7 @@ func deadlines(network, address string) {
 	client.SetReadDeadline(time.Time{})
 	go func() { time.Sleep(short); server.Write(one) }()
 	get(client.Read(one))
-	client.SetWriteDeadline(time.Now().Add(short))
+	client.SetWriteDeadline(time.Now().Add(10 * short))
 	n, err := client.Write(make([]byte, 64<<20)) // more than any buffer holds, and nobody reads
 	is(err, os.ErrDeadlineExceeded)
 	that(n > 0, "nothing was sent")

@@ -64,11 +64,16 @@ type site struct {
 	url      string
 	listener *counting
 	server   *http.Server
+	begun    chan struct{} // a request that takes its time
 	canceled chan struct{}
 }
 
 func serve() *site {
-	s := &site{listener: &counting{Listener: get(wasip1.Listen("tcp", "127.0.0.1:0"))}, canceled: make(chan struct{}, 1)}
+	s := &site{
+		listener: &counting{Listener: get(wasip1.Listen("tcp", "127.0.0.1:0"))},
+		begun:    make(chan struct{}, 1),
+		canceled: make(chan struct{}, 1),
+	}
 	s.url = "http://" + s.listener.Addr().String()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/hello", hello)
@@ -76,10 +81,15 @@ func serve() *site {
 	mux.HandleFunc("/count", count)
 	mux.HandleFunc("/chunks", chunks)
 	mux.HandleFunc("/gzip", zipped)
-	mux.HandleFunc("/slow", slow)
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		s.begun <- struct{}{}
+		time.Sleep(50 * time.Millisecond)
+		io.WriteString(w, "slow, but sure")
+	})
 	mux.HandleFunc("/hijack", hijack)
 	mux.Handle("/moved", http.RedirectHandler("/hello", http.StatusFound))
 	mux.HandleFunc("/wait", func(w http.ResponseWriter, r *http.Request) {
+		s.begun <- struct{}{}
 		<-r.Context().Done()
 		s.canceled <- struct{}{}
 	})
@@ -130,11 +140,6 @@ func zipped(w http.ResponseWriter, r *http.Request) {
 	z := gzip.NewWriter(w)
 	z.Write(bytes.Repeat([]byte("well compressible "), 10000))
 	z.Close()
-}
-
-func slow(w http.ResponseWriter, r *http.Request) {
-	time.Sleep(50 * time.Millisecond)
-	io.WriteString(w, "slow, but sure")
 }
 
 // hijack takes the connection and echoes lines: what WebSockets do.
@@ -251,10 +256,10 @@ func streamed(s *site, client *http.Client, proto string) {
 }
 
 func canceled(s *site, client *http.Client, proto string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
-	defer cancel()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { <-s.begun; cancel() }()
 	_, err := client.Do(get(http.NewRequestWithContext(ctx, "GET", s.url+"/wait", nil)))
-	that(errors.Is(err, context.DeadlineExceeded), "%v", err)
+	that(errors.Is(err, context.Canceled), "%v", err)
 	<-s.canceled
 	that(body(client.Get(s.url+"/hello")) == "hello by "+proto, "the next request")
 }
@@ -262,7 +267,7 @@ func canceled(s *site, client *http.Client, proto string) {
 func shutdown(s *site, client *http.Client, proto string) {
 	answer := make(chan string)
 	go func() { answer <- body(client.Get(s.url + "/slow")) }()
-	time.Sleep(20 * time.Millisecond)
+	<-s.begun
 	must(s.server.Shutdown(context.Background()))
 	that(<-answer == "slow, but sure", "cut by the shutdown")
 	_, err := client.Get(s.url + "/hello")

@@ -200,7 +200,7 @@ func failures(c *pgx.Conn, url string) {
 	fails(err, "3D000")
 
 	other := connect(url)
-	ctx, cancel := context.WithTimeout(background, 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(background, 250*time.Millisecond)
 	defer cancel()
 	_, err = other.Exec(ctx, "select pg_sleep(10)")
 	that(errors.Is(err, context.DeadlineExceeded), "%v", err)

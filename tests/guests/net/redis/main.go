@@ -138,7 +138,7 @@ func blocking(c *redis.Client, address string) {
 		must(other.RPush(background, "queue", "item").Err())
 	}()
 	same(c.BLPop(background, 10*time.Second, "queue"), []string{"queue", "item"})
-	ctx, cancel := context.WithTimeout(background, 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(background, 250*time.Millisecond)
 	defer cancel()
 	err := c.BLPop(ctx, 0, "queue").Err()
 	that(errors.Is(err, os.ErrDeadlineExceeded), "waits beyond its deadline: %v", err)

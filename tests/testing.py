@@ -27,7 +27,7 @@ BUILD_INFO = {
     "target": "x86_64-unknown-linux-gnu",
     "cpu_features": "sse2",
     "flags": "nan=canonical",
-    "log_format": "1",
+    "log_format": "2",
 }
 
 

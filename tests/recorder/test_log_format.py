@@ -33,7 +33,7 @@ def test_golden_logs_are_read_as_they_were_written(dump):
 
 
 def test_there_are_golden_logs():
-    assert len(DUMPS) >= 4
+    assert len(DUMPS) >= 9
 
 
 def test_a_digest_is_that_of_the_bytes_it_stands_for():
@@ -43,6 +43,17 @@ def test_a_digest_is_that_of_the_bytes_it_stands_for():
     expected = hashlib.sha256(ptr.to_bytes(4, "little") + len(data).to_bytes(4, "little") + data).digest()
     assert digested.digested
     assert digested.sent == ((len(data), expected),)
+
+
+def test_a_digest_stands_for_data_alone():
+    """What a call sends beside its data is as it was: here an address, and what points to it."""
+    plain, addressed, *_ = read_log(GOLDEN / "v2" / "kept")
+    assert [len(record.sent) for record in (plain, addressed)] == [1, 3]
+    assert addressed.sent[:2] == ((8, bytes([1] * 8)), (4096, bytes([7] * 128)))
+    state = hashlib.sha256()
+    for ptr, data in ((64, bytes([2] * 8)), (9000, b"d" * 100)):
+        state.update(ptr.to_bytes(4, "little") + len(data).to_bytes(4, "little") + data)
+    assert addressed.sent[2] == (108, state.digest())
 
 
 def record_of(call: int, written: bytes) -> Record:

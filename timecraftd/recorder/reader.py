@@ -16,7 +16,7 @@ import lz4.block
 
 from timecraftd.errors import LogDamagedError, LogVersionError
 
-VERSION = 1
+VERSION = 2
 SEGMENT_HEADER = struct.Struct("<4sHH16sIIQQQII")
 BLOCK_HEADER = struct.Struct("<4sHBBIIQIIQQQQQII")
 INDEX_MAGIC = b"TCLI"
@@ -63,7 +63,7 @@ class Record:
     written: tuple[Region, ...]
     """Guest address and bytes of what the host wrote to guest memory."""
     sent: tuple[Region, ...]
-    """Guest address and bytes of what the guest handed over; if digested, (number of bytes, SHA-256)."""
+    """Guest address and bytes of what the guest handed over; if digested, the last is (number of bytes, SHA-256)."""
     digested: bool
 
     @property
@@ -256,7 +256,7 @@ def _read_blocks(data: bytes, next_seq: int) -> Iterator[Record]:
         fields = BLOCK_HEADER.unpack(header)
         magic, version, codec, _flags, stored_len, raw_len, base_seq, record_count, block_prev_len = fields[:9]
         first_time_ns, stored_crc, header_crc = fields[9], fields[14], fields[15]
-        if magic != b"TCB1" or version != VERSION or header_crc != crc32c.crc32c(header[:-4]):
+        if magic != b"TCB1" or not 1 <= version <= VERSION or header_crc != crc32c.crc32c(header[:-4]):
             raise ValueError(f"corrupt block header before record {next_seq}")
         if base_seq != next_seq or block_prev_len != prev_len:
             raise ValueError(f"a block is missing before record {next_seq}")

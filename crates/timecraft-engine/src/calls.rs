@@ -243,6 +243,17 @@ impl Call {
     }
 }
 
+/// How many of the first regions that a call reads from guest memory are no data, for
+/// [`LogConfig::kept`](timecraft_log::LogConfig::kept): the host reads data last.
+pub fn kept(id: u16) -> u8 {
+    match Call::from_id(id) {
+        Some(Call::FdWrite | Call::FdPwrite | Call::SockSend) => 0,
+        // `{buf, len}`, and the address there.
+        Some(Call::SockSendTo) => 2,
+        _ => timecraft_log::KEEP_ALL,
+    }
+}
+
 /// Which socket calls a guest is offered beyond preview 1's own, which are always there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SocketAbi {
@@ -309,6 +320,16 @@ mod tests {
             assert_eq!(found, Some(spec.call));
         }
         assert_eq!(CALLS.len(), 61);
+    }
+
+    #[test]
+    fn every_call_that_sends_data_is_known_as_such() {
+        for spec in CALLS {
+            let sends = spec.params.iter().any(|param| param.kind == Kind::IovecsOut);
+            let addresses = spec.params.iter().filter(|param| param.kind == Kind::Address).count() as u8;
+            let expected = if sends { 2 * addresses } else { timecraft_log::KEEP_ALL };
+            assert_eq!(kept(spec.call as u16), expected, "{}", spec.name);
+        }
     }
 
     #[test]

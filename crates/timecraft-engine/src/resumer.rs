@@ -43,10 +43,8 @@ impl Progress {
         let refused = |what: String| SourceError::Log(format!("record {}: {what}", record.seq()));
         let call = Call::from_id(record.call()).ok_or_else(|| refused("unknown call".into()))?;
         let errno = Errno::from_raw(record.errno()).ok_or_else(|| refused("unknown error number".into()))?;
-        // A digest stands for all inputs: there is none to look at.
-        let inputs = if record.digested() { 0 } else { usize::MAX };
         let Some(shadow) = &mut self.shadow else { return Ok(()) };
-        let applied = shadow.apply(call, record.args(), errno, record.written(), record.sent().take(inputs));
+        let applied = shadow.apply(call, record.args(), errno, record.written(), record.inputs());
         applied.map_err(|error| {
             let message = error.to_string();
             self.error = Some(error);

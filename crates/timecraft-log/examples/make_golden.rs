@@ -67,6 +67,31 @@ fn large(ring: &mut RingWriter) {
     append(ring, 33, 0, 30, &[3], &[], &[(4096, &noise[..200])]);
 }
 
+/// Data with addresses before them, of calls that keep none, two, and all of what they send.
+fn addressed(ring: &mut RingWriter) {
+    let (address, data) = ([7u8; 128], [b'd'; 100]);
+    for call in [33, 52, 49] {
+        append(
+            ring,
+            call,
+            0,
+            u64::from(call),
+            &[3],
+            &[],
+            &[(8, &[1; 8]), (4096, &address), (64, &[2; 8]), (9000, &data)],
+        );
+    }
+    append(ring, 52, 0, 60, &[3], &[], &[(8, &[1; 8]), (4096, &address), (64, &[2; 8]), (9000, &data[..50])]);
+}
+
+fn kept(call: u16) -> u8 {
+    match call {
+        52 => 2,
+        49 => timecraft_log::KEEP_ALL,
+        _ => 0,
+    }
+}
+
 fn write(dir: &Path, config: LogConfig, records: fn(&mut RingWriter)) -> LogSummary {
     let (mut ring, handle) = timecraft_log::start(config, Arc::new(AtomicBool::new(false))).expect("started");
     records(&mut ring);
@@ -119,13 +144,14 @@ pub fn dump(dir: &Path) -> String {
 
 /// Writes all cases to `root`.
 pub fn make(root: &Path) {
-    let process = *b"golden log v1 \0\xff";
+    let process = *b"golden log v2 \0\xff";
     let small = |name: &str| LogConfig { block_bytes_max: 1 << 10, ..LogConfig::new(root.join(name), process) };
-    let cases: [(&str, LogConfig, Case); 4] = [
+    let cases: [(&str, LogConfig, Case); 5] = [
         ("raw", LogConfig { compression: Compression::None, ..small("raw") }, shapes),
         ("lz4_segments", LogConfig { segment_bytes_max: 2 << 10, ..small("lz4_segments") }, shapes),
         ("large", small("large"), large),
         ("digest", LogConfig { output: Output::Digest, epoch: 2, ..small("digest") }, large),
+        ("kept", LogConfig { output: Output::Digest, kept, ..small("kept") }, addressed),
     ];
     for (name, config, records) in cases {
         write(&root.join(name), config, records);

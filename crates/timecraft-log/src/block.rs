@@ -132,7 +132,7 @@ impl BlockInfo {
             CODEC_LZ4 => info.stored_len < info.raw_len,
             _ => return Err(Reason::Malformed("codec")),
         };
-        if u16_at(bytes, 4) != FORMAT_VERSION {
+        if !(1..=FORMAT_VERSION).contains(&u16_at(bytes, 4)) {
             Err(Reason::Malformed("version of a block"))
         } else if !lengths_agree || info.raw_len as usize > RAW_LEN_MAX {
             Err(Reason::Malformed("length of a block"))

@@ -15,7 +15,7 @@ mod tag {
     pub const NUMBERS: u8 = 0x08;
     /// The first number grew by as much as the time did, and is left out.
     pub const CLOCK: u8 = 0x10;
-    /// The sent bytes are a digest.
+    /// The last sent region is a digest.
     pub const DIGESTED: u8 = 0x20;
     pub const KNOWN: u8 = 0x3f;
 }
@@ -305,6 +305,7 @@ impl RecordDecoder {
             written_count: template.written_count,
             payload,
             digested: tag & tag::DIGESTED != 0,
+            kept: 0,
             image: &[],
         };
         Some((record, cursor.pos()))

@@ -19,7 +19,7 @@ pub enum Output {
     /// All bytes.
     #[default]
     Inline,
-    /// A digest where a record sends more than [`DIGEST_OVER`](crate::DIGEST_OVER) bytes.
+    /// A digest where a record sends more than [`DIGEST_OVER`](crate::DIGEST_OVER) bytes of data.
     Digest,
 }
 
@@ -63,6 +63,9 @@ pub struct LogConfig {
     pub on_full: OnFull,
     /// What is kept of the bytes a guest sends.
     pub output: Output,
+    /// How many of the first regions that a call with this id sends are no data, and kept in any case: addresses and
+    /// such. [`KEEP_ALL`](crate::KEEP_ALL): the call sends no data.
+    pub kept: fn(u16) -> u8,
 }
 
 impl LogConfig {
@@ -82,6 +85,7 @@ impl LogConfig {
             log_bytes_max: None,
             on_full: OnFull::default(),
             output: Output::default(),
+            kept: |_| 0,
         }
     }
 }

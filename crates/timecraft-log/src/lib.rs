@@ -30,8 +30,8 @@ pub use config::{Compression, LogConfig, OnFull, Output};
 pub use error::{AppendError, LogError, Reason};
 pub use log::{BlockFilter, Blocks, LogReader};
 pub use record::{
-    ARGS_MAX, CALL_END, CALL_START, CONTROL_BASE, DIGEST_LEN, DIGEST_OVER, Head, RECORD_BYTES_MAX, REGIONS_MAX,
-    RecordView, Regions, digest_sent,
+    ARGS_MAX, CALL_END, CALL_START, CONTROL_BASE, DIGEST_LEN, DIGEST_OVER, Head, KEEP_ALL, RECORD_BYTES_MAX,
+    REGIONS_MAX, RecordView, Regions, digest_sent,
 };
 pub use recovery::{RecoveryReport, recover};
 pub use ring::{Ring, RingIdentity, RingImage, RingReader, RingWriter};
@@ -43,4 +43,4 @@ pub use storage::{DIRECT_ALIGN, DirStorage, DirectFile, SegmentFile, Storage};
 pub use writer::{LogStats, LogSummary, LogWriterHandle, start, start_with_storage};
 
 /// Version of the segment and block formats this crate writes, and the newest it reads.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;

@@ -20,12 +20,15 @@ pub const REGIONS_MAX: usize = 1088;
 pub const RECORD_BYTES_MAX: usize = 4 << 20;
 /// Length of the digest that replaces sent bytes under `Output::Digest`: SHA-256.
 pub const DIGEST_LEN: usize = 32;
-/// Sent bytes of a record up to this total are kept even under `Output::Digest`.
+/// Sent data of a record up to this total are kept even under `Output::Digest`, bytes.
 pub const DIGEST_OVER: usize = 64;
+/// All that a record sends is kept, whatever its size.
+pub const KEEP_ALL: u8 = 0x7f;
 
 /// Words before the arguments: length, call and errno; seq; time; counts.
 pub(crate) const PROLOGUE_WORDS: usize = 4;
 const DIGESTED: u64 = 1 << 8;
+const KEPT_SHIFT: u32 = 9;
 
 /// The fixed part of a record, as the guest's thread hands it over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +59,9 @@ pub(crate) const fn region_len(region: u64) -> u32 {
 
 /// The word of a record that holds its counts and flags.
 #[inline]
-pub(crate) const fn counts_word(args: usize, written: usize, sent: usize, digested: bool) -> u64 {
-    args as u64 | if digested { DIGESTED } else { 0 } | (written as u64) << 16 | (sent as u64) << 32
+pub(crate) const fn counts_word(args: usize, written: usize, sent: usize, digested: bool, kept: u8) -> u64 {
+    let flags = if digested { DIGESTED } else { 0 } | ((kept & KEEP_ALL) as u64) << KEPT_SHIFT;
+    args as u64 | flags | (written as u64) << 16 | (sent as u64) << 32
 }
 
 /// A record, borrowed from a ring or from a decoded block.
@@ -72,6 +76,8 @@ pub struct RecordView<'a> {
     /// The bytes of all regions, in order, without gaps.
     pub(crate) payload: &'a [u8],
     pub(crate) digested: bool,
+    /// In a ring: how many of the first sent regions are never digested.
+    pub(crate) kept: u8,
     /// Counts, arguments, table and payload as they lie in a row in a ring: what is hashed. Empty for a record from
     /// elsewhere.
     pub(crate) image: &'a [u8],
@@ -111,14 +117,14 @@ impl<'a> RecordView<'a> {
 
     /// Bytes that the guest handed to the host: guest address and bytes.
     ///
-    /// If [`digested`](Self::digested), one region stands for all: its address is the number of
-    /// bytes that were sent, and its bytes are their digest (see [`digest_sent`]).
+    /// If [`digested`](Self::digested), the last region stands for the data: its address is the number of
+    /// their bytes, and its bytes are their digest (see [`digest_sent`]).
     pub fn sent(&self) -> Regions<'a> {
         let len = self.written_bytes();
         Regions { table: self.regions[self.written_count..].iter(), payload: &self.payload[len..] }
     }
 
-    /// Whether [`sent`](Self::sent) holds a digest in place of the bytes.
+    /// Whether [`sent`](Self::sent) ends with a digest in place of the data.
     pub fn digested(&self) -> bool {
         self.digested
     }
@@ -136,7 +142,7 @@ impl<'a> RecordView<'a> {
             return crc32c::crc32c_append(seed, self.image);
         }
         let sent = self.regions.len() - self.written_count;
-        let counts = counts_word(self.args.len(), self.written_count, sent, self.digested);
+        let counts = counts_word(self.args.len(), self.written_count, sent, self.digested, self.kept);
         let hash = crc32c::crc32c_append(seed, &counts.to_le_bytes());
         let hash = crc32c::crc32c_append(hash, words_as_bytes(self.args));
         let hash = crc32c::crc32c_append(hash, words_as_bytes(self.regions));
@@ -162,7 +168,8 @@ impl<'a> RecordView<'a> {
         let written_count = (counts >> 16 & 0xffff) as usize;
         let sent_count = (counts >> 32 & 0xffff) as usize;
         let digested = counts & DIGESTED != 0;
-        let exact = counts == counts_word(args_count, written_count, sent_count, digested);
+        let kept = (counts >> KEPT_SHIFT) as u8 & KEEP_ALL;
+        let exact = counts == counts_word(args_count, written_count, sent_count, digested, kept);
         if !exact || args_count > ARGS_MAX || written_count.max(sent_count) > REGIONS_MAX {
             return None;
         }
@@ -177,7 +184,7 @@ impl<'a> RecordView<'a> {
         let padding = rest.len() * 8 - payload_len;
         let image = words_as_bytes(&words[PROLOGUE_WORDS - 1..len / 8]);
         let image = &image[..image.len() - padding];
-        let view = Self { head, seq, args, regions, written_count, payload, digested, image };
+        let view = Self { head, seq, args, regions, written_count, payload, digested, kept, image };
         Some((view, len / 8))
     }
 }
@@ -229,7 +236,7 @@ mod tests {
     fn the_hash_of_an_image_is_that_of_its_parts() {
         for payload_len in 0..20_u32 {
             let payload_words = payload_len.div_ceil(8) as usize;
-            let mut words = vec![0, 5, 6, counts_word(2, 1, 1, false), 7, 8];
+            let mut words = vec![0, 5, 6, counts_word(2, 1, 1, false, 3), 7, 8];
             words.extend([pack_region(64, payload_len), pack_region(9, 0)]);
             words.extend((0..payload_words as u64).map(|i| i.wrapping_mul(0x0123_4567_89ab_cdef)));
             words[0] = (words.len() as u64 * 8) | (3 << 32) | (1 << 48);

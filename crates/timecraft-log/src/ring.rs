@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const MAGIC: &[u8; 4] = b"TCR1";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const FLAG_DIGEST: u16 = 1;
 /// Room for the header: a page on every supported target.
 const HEADER_LEN: usize = 64 << 10;
@@ -115,6 +115,7 @@ impl Ring {
             record_bytes_max: RECORD_BYTES_MAX.min(self.map.capacity),
             capacity,
             next_seq,
+            kept: None,
             stats: Arc::new(ProducerStats::default()),
             cancel,
             map: Arc::clone(&self.map),
@@ -163,6 +164,8 @@ pub struct RingWriter {
     capacity: u64,
     record_bytes_max: usize,
     next_seq: u64,
+    /// See `LogConfig::kept`; none where nothing is digested.
+    kept: Option<fn(u16) -> u8>,
     map: Arc<Mapping>,
     stats: Arc<ProducerStats>,
     cancel: Arc<AtomicBool>,
@@ -201,7 +204,8 @@ impl RingWriter {
         out[0] = len | u64::from(head.call) << 32 | u64::from(head.errno) << 48;
         out[1] = self.next_seq;
         out[2] = head.time_ns;
-        out[3] = counts_word(args.len(), written_count, sent_count, false);
+        let kept = self.kept.map_or(0, |kept| kept(head.call));
+        out[3] = counts_word(args.len(), written_count, sent_count, false, kept);
         let (args_out, out) = out[PROLOGUE_WORDS..].split_at_mut(args.len());
         args_out.copy_from_slice(args);
         let (table, payload) = out.split_at_mut(written_count + sent_count);
@@ -209,6 +213,11 @@ impl RingWriter {
             return Err(AppendError::UnstableRegions);
         }
         Ok(self.commit(len))
+    }
+
+    /// Has records say how many of the first regions that their calls send are no data.
+    pub(crate) fn mark_kept(&mut self, kept: fn(u16) -> u8) {
+        self.kept = Some(kept);
     }
 
     /// Number that the next record will get.

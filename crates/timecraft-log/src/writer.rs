@@ -5,7 +5,7 @@ use crate::bulk::Bulk;
 use crate::config::{LogConfig, OnFull, Output};
 use crate::dir::{self, Lock};
 use crate::error::LogError;
-use crate::record::{DIGEST_LEN, DIGEST_OVER, RecordView, digest_sent, pack_region};
+use crate::record::{DIGEST_LEN, DIGEST_OVER, KEEP_ALL, RecordView, digest_sent, pack_region};
 use crate::recovery::recover_locked;
 use crate::ring::{ConsumerWaker, ProducerStats, Ring, RingIdentity, RingReader, RingWriter};
 use crate::segment::{SegmentStart, SegmentWriter};
@@ -90,7 +90,10 @@ pub fn start_with_storage(
     let digest = config.output == Output::Digest;
     let identity = RingIdentity { process: config.process, epoch: config.epoch, digest };
     let ring = Ring::create(&ring_path, config.ring_bytes, &identity)?;
-    let (ring_writer, ring_reader) = ring.split(past.next_seq, cancel);
+    let (mut ring_writer, ring_reader) = ring.split(past.next_seq, cancel);
+    if digest {
+        ring_writer.mark_kept(config.kept);
+    }
     let shared = Arc::new(Shared::new(past.next_seq, Arc::clone(ring_reader.stats())));
     let waker = ring_reader.waker();
     let files = LogFiles {
@@ -367,7 +370,7 @@ impl LogFiles {
     }
 }
 
-/// Replaces sent bytes by their digest.
+/// Replaces the data that guests sent by their digest.
 pub(crate) struct Digester {
     enabled: bool,
     regions: Vec<u64>,
@@ -381,18 +384,24 @@ impl Digester {
 
     /// `record` as it is to be stored. Control records are left alone.
     pub fn apply<'a>(&'a mut self, record: RecordView<'a>) -> RecordView<'a> {
-        let sent_bytes: usize = record.sent().map(|(_, bytes)| bytes.len()).sum();
-        if !self.enabled || sent_bytes <= DIGEST_OVER || record.call() >= crate::CONTROL_BASE {
+        if !self.enabled || record.call() >= crate::CONTROL_BASE {
             return record;
         }
-        let (digest, _) = digest_sent(record.sent());
+        // What the ring's mark says is no part of the record, nor of its hash.
+        let (kept, record) = (record.kept, RecordView { kept: 0, image: &[], ..record });
+        let count = usize::from(kept);
+        let bytes: usize = record.sent().skip(count).map(|(_, bytes)| bytes.len()).sum();
+        if kept == KEEP_ALL || bytes <= DIGEST_OVER {
+            return record;
+        }
+        let (digest, _) = digest_sent(record.sent().skip(count));
         self.regions.clear();
-        self.regions.extend_from_slice(&record.regions[..record.written_count]);
-        self.regions.push(pack_region(sent_bytes as u32, DIGEST_LEN as u32));
+        self.regions.extend_from_slice(&record.regions[..record.written_count + count]);
+        self.regions.push(pack_region(bytes as u32, DIGEST_LEN as u32));
         self.payload.clear();
-        record.written().for_each(|(_, bytes)| self.payload.extend_from_slice(bytes));
+        record.written().chain(record.sent().take(count)).for_each(|(_, bytes)| self.payload.extend_from_slice(bytes));
         self.payload.extend_from_slice(&digest);
-        RecordView { regions: &self.regions, payload: &self.payload, digested: true, image: &[], ..record }
+        RecordView { regions: &self.regions, payload: &self.payload, digested: true, ..record }
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::{PROCESS, Record, read_all, read_log, sample, samples, small_config, start, write_log};
 use timecraft_log::{
-    AppendError, CALL_END, Compression, DirStorage, LogConfig, LogError, LogReader, LogWriterHandle, OnFull, Reason,
-    RingWriter, SegmentFile, Storage, recover, start_with_storage,
+    AppendError, CALL_END, Compression, DirStorage, KEEP_ALL, LogConfig, LogError, LogReader, LogWriterHandle, OnFull,
+    Output, Reason, RingWriter, SegmentFile, Storage, digest_sent, recover, start_with_storage,
 };
 
 /// Leaves a log as a killed process would: with `count` records somewhere.
@@ -39,6 +39,38 @@ fn what_was_appended_survives_the_writer() {
             assert!(read_log(dir.path()) == samples(count));
         }
     }
+}
+
+#[test]
+fn what_is_recovered_is_digested_alike() {
+    let records: Vec<Record> =
+        (0..3).map(|call| Record { call, sent: vec![(8, vec![1; 100]), (300, vec![2; 100])], ..sample(0) }).collect();
+    // The first is all payload, the second keeps a region, the third keeps all.
+    let kept = |call| [0, 1, KEEP_ALL][usize::from(call)];
+    let mut found = Vec::new();
+    for flush_interval in [Duration::from_millis(1), Duration::from_secs(9)] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = LogConfig { output: Output::Digest, kept, flush_interval, ..small_config(dir.path()) };
+        let (mut ring, handle) = start(config);
+        for record in &records {
+            record.append_to(&mut ring).unwrap();
+        }
+        if flush_interval < Duration::from_secs(1) {
+            handle.finish().unwrap();
+        } else {
+            drop(handle);
+        }
+        recover(dir.path()).unwrap();
+        found.push(read_log(dir.path()));
+    }
+    assert_eq!(found[0], found[1]);
+    let sent: Vec<_> = found[0].iter().map(|record| record.sent.clone()).collect();
+    let digest = |sent: &[(u32, Vec<u8>)]| {
+        let (digest, bytes) = digest_sent(sent.iter().map(|(ptr, bytes)| (*ptr, &bytes[..])));
+        (bytes as u32, digest.to_vec())
+    };
+    let whole = &records[0].sent;
+    assert_eq!(sent, [vec![digest(whole)], vec![whole[0].clone(), digest(&whole[1..])], whole.clone()]);
 }
 
 #[test]
@@ -273,10 +305,10 @@ fn a_truncated_segment_in_the_middle_is_an_error() {
 #[test]
 fn a_newer_version_is_refused_by_name() {
     let mut bytes = small_segment(Compression::Lz4, 3);
-    bytes[4] = 2;
+    bytes[4] = 3;
     let dir = dir_with(&bytes);
     let refused = LogReader::open(dir.path());
-    assert!(matches!(refused, Err(LogError::VersionNewer { found: 2, supported: 1, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(LogError::VersionNewer { found: 3, supported: 2, .. })), "{refused:?}");
     assert!(matches!(recover(dir.path()), Err(LogError::VersionNewer { .. })));
 }
 

@@ -23,10 +23,17 @@ pub trait Record {
     fn written(&self) -> impl Iterator<Item = (u32, &[u8])> + Clone;
     /// Regions of guest memory that the call read as input, in order.
     fn sent(&self) -> impl Iterator<Item = (u32, &[u8])> + Clone;
-    /// Whether one region of `sent` stands for all: its pointer is their total size, its bytes their digest.
+    /// Whether the last region of `sent` stands for the data that the guest sent: its pointer is their size, its bytes
+    /// are their digest.
     fn digested(&self) -> bool {
         false
     }
+
+    /// The regions of `sent` that are there, without the one that is a digest.
+    fn inputs(&self) -> impl Iterator<Item = (u32, &[u8])> + Clone {
+        self.sent().take(if self.digested() { self.sent().count().saturating_sub(1) } else { usize::MAX })
+    }
+
     /// What the first written region really holds, if it couldn't be had.
     fn reference(&self) -> Option<Reference<'_>> {
         None

@@ -23,12 +23,19 @@ pub(super) fn excerpts(call: Call, args: &[u64], memory: &Memory<'_>) -> Vec<(u3
     regions(call, args, memory).into_iter().filter_map(excerpt).collect()
 }
 
-/// Whether the call's inputs are those of which only the digest was recorded, `total` bytes of them. Notes them, as
-/// the recorded call did.
-pub(super) fn match_digest(call: Call, args: &[u64], memory: &mut Memory<'_>, total: u32, digest: &[u8]) -> bool {
+/// Whether the call's inputs behind the first `kept` are those of which only the digest was recorded, `total` bytes of
+/// them. Notes them, as the recorded call did.
+pub(super) fn match_digest(
+    call: Call,
+    args: &[u64],
+    memory: &mut Memory<'_>,
+    kept: usize,
+    total: u32,
+    digest: &[u8],
+) -> bool {
     let mut inputs = Vec::new();
     let mut rest = total;
-    for region in regions(call, args, memory) {
+    for region in regions(call, args, memory).into_iter().skip(kept) {
         // The host takes a part of what is too much for one call.
         let len = region.len.min(rest);
         if len > 0 || region.len == 0 {

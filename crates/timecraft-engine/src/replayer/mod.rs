@@ -382,17 +382,14 @@ fn compare(
     if verify && record.args() != args {
         return Err(argument_difference(record.args(), args));
     }
-    if record.digested() {
-        return compare_digest(record, call, args, memory, verify);
-    }
-    for (index, (ptr, expected)) in record.sent().enumerate() {
+    for (index, (ptr, expected)) in record.inputs().enumerate() {
         match memory.sent(ptr, expected.len() as u32) {
             Ok(actual) if verify && actual != expected => return Err(input_difference(index, ptr, expected, actual)),
             Err(_) if verify => return Err(out_of_memory(ptr, expected, memory)),
             _ => {}
         }
     }
-    Ok(())
+    if record.digested() { compare_digest(record, call, args, memory, verify) } else { Ok(()) }
 }
 
 #[cold]
@@ -403,8 +400,8 @@ fn compare_digest(
     memory: &mut Memory<'_>,
     verify: bool,
 ) -> Result<(), DivergenceKind> {
-    let (total, digest) = record.sent().next().unwrap_or_default();
-    let is_same = inputs::match_digest(call, args, memory, total, digest);
+    let (total, digest) = record.sent().last().unwrap_or_default();
+    let is_same = inputs::match_digest(call, args, memory, record.inputs().count(), total, digest);
     if verify && !is_same { Err(DivergenceKind::UnexpectedDigest) } else { Ok(()) }
 }
 

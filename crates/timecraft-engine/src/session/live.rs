@@ -10,6 +10,7 @@ use timecraft_log::{LogConfig, RingWriter};
 
 use super::throttle::Throttle;
 use super::{Replayed, Session, SessionError, Shared, kill_switch, lock, start};
+use crate::calls::kept;
 use crate::chaos::Chaos;
 use crate::clock::Clock;
 use crate::host::{Host, HostConfig};
@@ -139,7 +140,8 @@ pub(super) fn open_log(
     time_ns: u64,
 ) -> Result<RingWriter, SessionError> {
     let epoch = u64::from(options.config.epoch);
-    let (mut ring, handle) = timecraft_log::start(options.config, Arc::new(AtomicBool::new(false)))?;
+    let config = LogConfig { kept, ..options.config };
+    let (mut ring, handle) = timecraft_log::start(config, Arc::new(AtomicBool::new(false)))?;
     let wall_ns = clock.realtime_ns().saturating_sub(time_ns);
     let head = Head { call: CALL_START, errno: 0, time_ns };
     let manifest = std::iter::once((0, options.manifest.as_slice()));

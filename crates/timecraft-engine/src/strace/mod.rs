@@ -152,10 +152,9 @@ pub fn record_json(record: &impl Record, options: &Options) -> String {
 
 type RegionList<'a> = Vec<(u32, &'a [u8])>;
 
-/// The record's regions, written and sent. A digest says nothing about the bytes that it stands for.
+/// The record's regions, written and sent. A digest says nothing about the data that it stands for.
 fn regions(record: &impl Record) -> (RegionList<'_>, RegionList<'_>) {
-    let sent = if record.digested() { Vec::new() } else { record.sent().collect() };
-    (record.written().collect(), sent)
+    (record.written().collect(), record.inputs().collect())
 }
 
 fn write_control(out: &mut String, record: &impl Record) {

@@ -575,10 +575,9 @@ impl<'r, R: Record> Seen<'r, R> {
         self.arg(0)
     }
 
-    /// What the guest handed over; nothing if only a digest is left.
+    /// What the guest handed over, without that of which only a digest is left.
     fn sent(&self) -> impl Iterator<Item = (u32, &'r [u8])> + Clone {
-        let missing = if self.record.digested() { usize::MAX } else { 0 };
-        self.record.sent().skip(missing)
+        self.record.inputs()
     }
 
     /// The number in a result cell, given the index of the argument that points to it.

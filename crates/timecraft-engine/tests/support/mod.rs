@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
+use timecraft_engine::calls::kept;
 use timecraft_engine::clock::Clock;
 use timecraft_engine::memory::Notes;
 use timecraft_engine::recorder::{CALL_START, Head, MemorySink, MemorySource, OwnedRecord, Sink, Source};
@@ -145,7 +146,7 @@ pub fn disk_log(config: LogConfig, write: impl FnOnce(RingWriter) -> RingWriter)
 }
 
 pub fn log_config(dir: &Path) -> LogConfig {
-    LogConfig { ring_bytes: 64 << 20, fsync_interval: None, ..LogConfig::new(dir, [7; 16]) }
+    LogConfig { ring_bytes: 64 << 20, fsync_interval: None, kept, ..LogConfig::new(dir, [7; 16]) }
 }
 
 /// All records of a log but the first, which begins it.

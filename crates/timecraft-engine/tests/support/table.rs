@@ -276,6 +276,11 @@ fn sockets() -> Vec<Case> {
             .input(LIST, &iovecs(&[(DATA, 5)]))
             .input(DATA, b"query")
             .output(COUNT, &bytes![5u32]),
+        address(Case::new(Call::SockSendTo, &[5, L, 2, A, 53, 0, C]), &tagged(2, &loopback6))
+            .input(LIST, &iovecs(&[(DATA, 80), (DATA + 80, 20)]))
+            .input(DATA, &[b'q'; 80])
+            .input(DATA + 80, &[b'r'; 20])
+            .output(COUNT, &bytes![100u32]),
         Case::new(Call::SockAcceptV1, &[5, O]).output(OUT, &bytes![6u32]),
         Case::new(Call::SockRecvFromV1, &[5, L, 1, A, 0, C, O])
             .input(LIST, &iovecs(&[(DATA, 64)]))

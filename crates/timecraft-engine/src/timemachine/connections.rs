@@ -185,8 +185,6 @@ pub trait Watcher {
 pub struct Connections<S> {
     sockets: Vec<Option<Box<Socket<S>>>>,
     opened: u64,
-    /// How many are [`Stage::Connecting`]; what guests wait for is of interest only then.
-    connecting: usize,
     /// Descriptors beneath which paths are sockets.
     directories: Vec<(u32, SocketDirectory)>,
     not_followed: u64,
@@ -194,7 +192,7 @@ pub struct Connections<S> {
 
 impl<S> Default for Connections<S> {
     fn default() -> Self {
-        Connections { sockets: Vec::new(), opened: 0, connecting: 0, directories: Vec::new(), not_followed: 0 }
+        Connections { sockets: Vec::new(), opened: 0, directories: Vec::new(), not_followed: 0 }
     }
 }
 
@@ -276,10 +274,7 @@ impl<S: Default> Connections<S> {
                 if call == Call::FdRead && socket.stage == Stage::Listening {
                     return self.accepted(&seen, watcher);
                 }
-                let was_connecting = matches!(socket.stage, Stage::Connecting { .. });
                 seen.data(socket, watcher);
-                let is_connecting = matches!(socket.stage, Stage::Connecting { .. });
-                self.connecting -= usize::from(was_connecting && !is_connecting);
             }
             _ => self.observe_control(&seen, watcher),
         }
@@ -302,7 +297,7 @@ impl<S: Default> Connections<S> {
             Call::SockConnect => self.connect(seen, watcher),
             Call::FdClose if seen.succeeded() => self.close(seen.fd(), watcher),
             Call::FdRenumber if seen.succeeded() => self.renumber(seen, watcher),
-            Call::PollOneoff if self.connecting > 0 && seen.succeeded() => self.polled(seen),
+            Call::PollOneoff if seen.succeeded() => self.polled(seen),
             Call::SockGetsockopt if seen.succeeded() => self.asked_for_error(seen, watcher),
             Call::SockGetlocaladdr | Call::SockGetlocaladdrV1 | Call::SockGetpeeraddr | Call::SockGetpeeraddrV1
                 if seen.succeeded() =>
@@ -358,20 +353,6 @@ impl<S: Default> Connections<S> {
         self.sockets[at].as_deref_mut()
     }
 
-    fn forget(&mut self, fd: u32) -> Option<Box<Socket<S>>> {
-        let socket = self.sockets.get_mut(fd as usize)?.take()?;
-        self.connecting -= usize::from(matches!(socket.stage, Stage::Connecting { .. }));
-        Some(socket)
-    }
-
-    fn set_stage(&mut self, fd: u32, stage: Stage) {
-        let is_connecting = |stage| usize::from(matches!(stage, Stage::Connecting { .. }));
-        if let Some(socket) = self.get(fd) {
-            let before = std::mem::replace(&mut socket.stage, stage);
-            self.connecting = self.connecting + is_connecting(stage) - is_connecting(before);
-        }
-    }
-
     fn opened_by<R: Record>(&mut self, seen: &Seen<'_, R>, watcher: &mut impl Watcher<State = S>) {
         let Some(fd) = seen.result_u32(2).filter(|_| seen.succeeded()) else { return };
         let transport = if seen.arg(1) == abi::TYPE_DGRAM { Transport::Datagram } else { Transport::Stream };
@@ -415,7 +396,6 @@ impl<S: Default> Connections<S> {
             let Some(socket) = self.insert(fd, named.transport, false) else { return };
             fill(socket);
             watcher.event(socket, &event);
-            self.connecting += usize::from(matches!(stage, Stage::Connecting { .. }));
         } else {
             self.opened += 1;
             let mut failed = Socket::new(self.opened, named.transport, false);
@@ -445,7 +425,6 @@ impl<S: Default> Connections<S> {
 
     fn connect<R: Record>(&mut self, seen: &Seen<'_, R>, watcher: &mut impl Watcher<State = S>) {
         let errno = seen.record.errno();
-        let fd = seen.fd();
         let Some(socket) = self.get_or_given(seen, None) else { return };
         if let Some(peer) = seen.address(0, 2) {
             socket.peer.set(peer);
@@ -456,18 +435,17 @@ impl<S: Default> Connections<S> {
             Some(Errno::Already) => return,
             _ => Stage::Open,
         };
-        let is_news = socket.stage != Stage::Connected;
-        self.set_stage(fd, stage);
-        if let Some(socket) = self.get(fd).filter(|_| is_news || errno != Errno::Isconn as u16) {
-            let errno = if errno == Errno::Isconn as u16 { 0 } else { errno };
-            watcher.event(socket, &Event::of(Kind::Connect, errno));
+        let before = std::mem::replace(&mut socket.stage, stage);
+        let outcome = if errno == Errno::Isconn as u16 { 0 } else { errno };
+        if before != Stage::Connected || errno == outcome {
+            watcher.event(socket, &Event::of(Kind::Connect, outcome));
         }
     }
 
     /// Tells of the end of the socket that is open there, if one is.
     fn close(&mut self, fd: u32, watcher: &mut impl Watcher<State = S>) {
         self.directories.retain(|(directory, _)| *directory != fd);
-        if let Some(mut socket) = self.forget(fd) {
+        if let Some(mut socket) = self.sockets.get_mut(fd as usize).and_then(Option::take) {
             watcher.event(&mut socket, &Event::of(Kind::Close, 0));
         }
     }
@@ -495,12 +473,14 @@ impl<S: Default> Connections<S> {
     fn polled<R: Record>(&mut self, seen: &Seen<'_, R>) {
         let events = seen.record.written().next().map_or(&[][..], |(_, bytes)| bytes);
         let subscriptions = seen.sent().next().map_or(&[][..], |(_, bytes)| bytes);
+        // Events come in the order of what was asked for.
+        let mut subscriptions = subscriptions.chunks_exact(event::SUBSCRIPTION_BYTES as usize);
         for happened in events.chunks_exact(event::EVENT_BYTES as usize) {
             if happened[10] != event::FD_WRITE {
                 continue;
             }
             let asked = |asked: &&[u8]| asked[..8] == happened[..8] && asked[8] == event::FD_WRITE;
-            let found = subscriptions.chunks_exact(event::SUBSCRIPTION_BYTES as usize).find(asked);
+            let found = subscriptions.find(asked);
             let Some(fd) = found.and_then(|subscription| u32_at(subscription, 16)) else { continue };
             if let Some(socket) = self.get(fd)
                 && let Stage::Connecting { ready } = &mut socket.stage
@@ -516,8 +496,7 @@ impl<S: Default> Connections<S> {
             return;
         }
         let Some(error) = seen.result_u32(3) else { return };
-        let fd = seen.fd();
-        let Some(socket) = self.get(fd) else { return };
+        let Some(socket) = self.get(seen.fd()) else { return };
         let errno = u16::try_from(error).unwrap_or(u16::MAX);
         let kind = match socket.stage {
             Stage::Connecting { ready: true } if errno == 0 => Kind::Connect,
@@ -526,11 +505,9 @@ impl<S: Default> Connections<S> {
             _ => return,
         };
         if kind == Kind::Connect {
-            self.set_stage(fd, if errno == 0 { Stage::Connected } else { Stage::Open });
+            socket.stage = if errno == 0 { Stage::Connected } else { Stage::Open };
         }
-        if let Some(socket) = self.get(fd) {
-            watcher.event(socket, &Event::of(kind, errno));
-        }
+        watcher.event(socket, &Event::of(kind, errno));
     }
 
     fn learned<R: Record>(&mut self, seen: &Seen<'_, R>, watcher: &mut impl Watcher<State = S>) {
@@ -541,7 +518,6 @@ impl<S: Default> Connections<S> {
             _ => (3, true),
         };
         let Some(address) = seen.told_address(1, Some(port)) else { return };
-        let fd = seen.fd();
         let Some(socket) = self.get_or_given(seen, None) else { return };
         socket.is_unix |= matches!(address, Address::Unix(_));
         let endpoint = if is_peer { &mut socket.peer } else { &mut socket.local };
@@ -550,8 +526,8 @@ impl<S: Default> Connections<S> {
         }
         if is_peer && matches!(socket.stage, Stage::Connecting { .. }) {
             // Only what is connected has a peer.
+            socket.stage = Stage::Connected;
             watcher.event(socket, &Event::of(Kind::Connect, 0));
-            self.set_stage(fd, Stage::Connected);
         }
     }
 }

@@ -591,8 +591,7 @@ class Runtime:
                 raise NotFoundError(f"process {process.id}: {error.message}", error.next_step) from None
 
     def _tree_paths(self, mounts: Iterable[MountSpec]) -> tuple[str | None, ...]:
-        trees = self.registry.trees
-        return tuple(None if mount.tree is None else trees.path(Digest(mount.tree)) for mount in mounts)
+        return tuple(None if m.tree is None else self.registry.trees.path(Digest(m.tree)) for m in mounts)
 
     def trees_of(self, process: ProcessRecord) -> tuple[str | None, ...]:
         """Where the trees of a process's mounts are, or would be; none if its config can't be read."""

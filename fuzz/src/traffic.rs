@@ -1,11 +1,11 @@
 //! Records of socket calls with any content, traced in all forms.
 
+use timecraft_engine::Call;
 use timecraft_engine::calls::CALLS;
 use timecraft_engine::recorder::{CALL_START, OwnedRecord, Record};
 use timecraft_engine::timemachine::form::Form;
 use timecraft_engine::timemachine::requests::KEPT_BYTES_MAX;
 use timecraft_engine::timemachine::{Layer, Options, Tracker, Window};
-use timecraft_engine::Call;
 
 use crate::input::Input;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use timecraft_engine::host::{Host, HostConfig, HostLimits, Mount};
+use timecraft_engine::reference::Reference;
 use timecraft_engine::{KillSwitch, Memory, memory::Notes};
 
 /// What no guest may ever see.
@@ -29,7 +30,8 @@ impl World {
         for name in ["rw/a", "rw/dir", "ro/a", "outside/dir"] {
             fs::create_dir_all(root.join(name)).expect(name);
         }
-        for (name, text) in [("rw/b", &b"inside"[..]), ("ro/b", b"inside"), ("outside/b", SECRET), ("b", SECRET)] {
+        let immutable = b"inside".repeat(20);
+        for (name, text) in [("rw/b", &b"inside"[..]), ("ro/b", &immutable[..]), ("outside/b", SECRET), ("b", SECRET)] {
             fs::write(root.join(name), text).expect(name);
         }
         for (name, target) in [
@@ -47,7 +49,7 @@ impl World {
             host: root.join(name),
             guest: format!("/{name}"),
             read_only,
-            immutable: false,
+            immutable: read_only,
         };
         let config = HostConfig {
             args: vec![b"guest".to_vec(), b"argument".to_vec()],
@@ -85,7 +87,8 @@ fn outside(root: &Path) -> BTreeMap<PathBuf, String> {
     found
 }
 
-/// Calls the host, and panics if guest memory changed where the call didn't say so.
+/// Calls the host, and panics if guest memory changed where the call didn't say so, or if it was not what the call
+/// refers to.
 pub fn call(
     host: &mut Host,
     call: timecraft_engine::Call,
@@ -97,6 +100,11 @@ pub fn call(
     let mut notes = Notes::default();
     let mut memory = Memory::new(bytes, &mut notes);
     let outcome = host.call(call, args, &mut memory);
+    if let Some(reference) = memory.reference() {
+        let reference = Reference::decode(reference).expect("a reference that can be read");
+        let (_, first) = memory.written().next().expect("what the reference stands for");
+        assert_eq!((reference.mount, reference.path, reference.len as usize), (1, &b"b"[..], first.len()));
+    }
     for (ptr, written) in memory.written() {
         expected[ptr as usize..ptr as usize + written.len()].copy_from_slice(written);
     }

@@ -203,11 +203,13 @@ impl SocketSpec {
 
 impl RunSpec {
     pub(crate) fn into_config(self) -> PyResult<RunConfig> {
+        let recorded = self.log.is_some();
         let mounts = self.mounts.into_iter().map(|mount| Mount {
             host: mount.host.into(),
             guest: mount.guest,
             read_only: mount.read_only,
-            immutable: mount.tree.is_some(),
+            // What a record would refer to is not worth finding out without one.
+            immutable: recorded && mount.tree.is_some(),
         });
         let guest = guest(self.module, &self.limits, Instrument::None, self.memory_digest)?;
         let host = HostConfig {

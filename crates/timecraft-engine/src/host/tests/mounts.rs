@@ -40,6 +40,16 @@ fn a_read_only_mount_is_read_only() {
     assert_eq!(world.snapshot(), before);
 }
 
+#[test]
+fn an_immutable_mount_is_read_only_whatever_else_is_said() {
+    let world = World::new();
+    let mount = Mount { host: world.path("rw"), guest: "/lib".into(), read_only: false, immutable: true };
+    let mut guest = Guest::new(HostConfig { mounts: vec![mount], ..HostConfig::default() });
+    assert_eq!(guest.create(RW, "new"), Err(Errno::Rofs));
+    assert_eq!(guest.open_with(RW, "file", 0, (rights::FD_WRITE, 0), 0), Err(Errno::Rofs));
+    assert!(guest.open(RW, "file").is_ok());
+}
+
 /// RUSTSEC-2026-0188: a read-only file was linked or moved to where it could be written.
 #[test]
 fn nothing_passes_between_unequal_mounts() {

@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/.installed
+PYTHON_GUEST := .venv/.python-guest
 # Two builds at once would take each other's files away.
 LOCKED := $(if $(shell command -v flock),flock .venv/.lock)
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
@@ -27,6 +28,12 @@ build: tools ## set up .venv and build the extension into it; leaves .venv/bin/t
 	  echo 'building the extension and installing it with its dependencies (the first time takes minutes)'; \
 	  PIP_QUIET=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(LOCKED) $(BIN)/maturin develop --extras dev && touch $(INSTALLED); \
 	fi
+	@$(MAKE) $(PYTHON_GUEST)
+
+# A package of its own, which holds what `make python-guest` has built: seconds, and no network.
+$(PYTHON_GUEST): $(wildcard guest-python/*.toml guest-python/artifacts/* guest-python/timecraft_python_guest/*)
+	@$(LOCKED) $(BIN)/pip install --quiet --force-reinstall --no-deps --no-index --no-build-isolation ./guest-python
+	@touch $@
 
 .PHONY: tools
 tools: $(BIN)/maturin
@@ -40,6 +47,10 @@ $(BIN)/maturin:
 .PHONY: guests
 guests: tools ## build the Go and C guests of the tests and benchmarks
 	@$(BIN)/python scripts/build_guests.py --quiet
+
+.PHONY: python-guest
+python-guest: ## build the Python guest if what it is made of changed, on Debian 12; FORCE=1 compares with what is pinned
+	@$(PYTHON) guest-python/recipe $(if $(FORCE),--force)
 
 # ---- use
 
@@ -123,16 +134,20 @@ format: tools ## format Python and Rust
 wheel: build ## build the optimised wheel into dist/, install it in a clean environment and run a guest with it
 	@$(BIN)/python scripts/wheel.py
 
+.PHONY: python-guest-wheel
+python-guest-wheel: tools ## the published wheel of the Python guest, into dist/
+	@$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./guest-python
+
 .PHONY: wheel-check
 wheel-check: build ## the same, out of what is compiled for development: proves the packaging in seconds
 	@$(BIN)/python scripts/wheel.py --profile dev
 
 .PHONY: constraints
 constraints: build ## write constraints.txt anew from what .venv holds
-	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze | grep -v timecraftd; } > .constraints.new
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze | grep -v -e timecraftd -e timecraft-python-guest; } > .constraints.new
 	@mv .constraints.new constraints.txt
 
 .PHONY: clean
 clean: ## remove everything that was built
-	rm -rf .venv target dist build tests/guests/build benchmarks/guests/build timecraftd/_native*.so
+	rm -rf .venv target dist build guest-python/build guest-python/cache tests/guests/build benchmarks/guests/build timecraftd/_native*.so
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -32,6 +32,7 @@ MINIMUM_GO = (1, 24)
 SOURCES = {".go", ".mod", ".sum"}
 CLANGS = ("clang-16", "clang-17", "clang-18", "clang-19", "clang")
 C_FLAGS = ("--target=wasm32-wasi", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
+SHIM = ROOT / "guest-python" / "shim"
 C_PACKAGES = "clang-16 lld-16 wasi-libc libclang-rt-16-dev-wasm32"
 """Debian's and Ubuntu's."""
 
@@ -49,9 +50,15 @@ class Guest:
     def is_c(self) -> bool:
         return self.package.endswith(".c")
 
+    @property
+    def sources(self) -> list[Path]:
+        """What is compiled into a C program besides its own file: those that begin with posix_ test the shim."""
+        return sorted(SHIM.glob("*.c")) if self.package.startswith("posix_") else []
+
     def command(self, output: Path) -> list[str]:
         if self.is_c:
-            return [clang(), *C_FLAGS, "-o", str(output), self.package]
+            more = ["-isystem", str(SHIM / "include"), *map(str, self.sources)] if self.sources else []
+            return [clang(), *C_FLAGS, *more, "-o", str(output), self.package]
         verb = ["go", "test", "-c", "-vet=off"] if self.test else ["go", "build"]
         # The tag is the socket package's: its names are then resolved by the host, and not by a server in the guest.
         return [*verb, "-tags", "getaddrinfo", "-o", str(output), self.package]
@@ -157,6 +164,8 @@ def digest(guest: Guest) -> str:
         if path.is_file() and path.suffix in suffixes and is_source(path.relative_to(guest.module), guest):
             state.update(f"\0{path.relative_to(guest.module)}\0".encode())
             state.update(path.read_bytes())
+    for path in sorted(SHIM.rglob("*.[ch]")) if guest.sources else ():
+        state.update(path.read_bytes())
     return state.hexdigest()
 
 

@@ -246,7 +246,8 @@ class Builder:
         without = ["no-" + name for name in OPENSSL_WITHOUT.split()]
         # Paths that the guest sees: where certificates may be mounted.
         self.run(
-            "perl", "Configure", "linux-generic32", "--prefix=/usr", "--openssldir=/etc/ssl", "--with-rand-seed=getrandom",
+            "perl", "Configure", "linux-generic32", "--prefix=/usr", "--openssldir=/etc/ssl",
+            "--with-rand-seed=getrandom",
             *without, "CC=wasi-cc", "AR=wasi-ar", "RANLIB=wasi-ranlib",
             "CFLAGS=-O2 -include timecraft.h -D_WASI_EMULATED_SIGNAL -D_WASI_EMULATED_GETPID",
             "CPPFLAGS=-DNO_SYSLOG -DOPENSSL_NO_SECURE_MEMORY", cwd=folder,
@@ -265,8 +266,8 @@ class Builder:
         for name in sorted(os.listdir(ours)):
             self.run("patch", "-p1", "--forward", "-i", os.path.join(ours, name), cwd=folder)
         self.configure(
-            folder, "--prefix=/usr", "--with-build-python=/usr/bin/python3.11", "--disable-test-modules", "--enable-ipv6",
-            "--with-system-expat", "--with-pymalloc", "--without-ensurepip",
+            folder, "--prefix=/usr", "--with-build-python=/usr/bin/python3.11", "--disable-test-modules",
+            "--enable-ipv6", "--with-system-expat", "--with-pymalloc", "--without-ensurepip",
             # The last two: Python insists on an OpenSSL with threads, whose headers would ask for pthread.h.
             "CFLAGS=-Wno-int-conversion -DPy_DEFAULT_RECURSION_LIMIT=1000 -DOPENSSL_THREADS -DCRYPTO_TDEBUG",
             more={"CONFIG_SITE": "Tools/wasm/config.site-wasm32-wasi"},

@@ -108,7 +108,8 @@ def test_ways_to_start(cli: Cli, scratch: Path):
     (scratch / "package").mkdir()
     (scratch / "package" / "__init__.py").write_text("def fails():\n    return 1 / 0\n")
     (scratch / "main.py").write_text(
-        "import traceback, package\ntry:\n    package.fails()\nexcept ZeroDivisionError:\n    print(traceback.format_exc())\n"
+        "import traceback, package\n"
+        "try:\n    package.fails()\nexcept ZeroDivisionError:\n    print(traceback.format_exc())\n"
     )
     mounts = ("--dir", f"{scratch}:/app:ro", "-e", "PYTHONPATH=/app")
     done = run_and_replay(cli, *mounts, "|", "/app/main.py")

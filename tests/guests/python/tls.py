@@ -1,4 +1,4 @@
-"""TLS 1.3 on the guest's own loopback, by asyncio and by blocking calls; a wrong name and a wrong issuer are refused."""
+"""TLS 1.3 on the guest's own loopback, by asyncio and by blocking calls; wrong names and issuers are refused."""
 
 import asyncio
 import http.client

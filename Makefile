@@ -31,7 +31,7 @@ build: tools ## set up .venv and build the extension into it; leaves .venv/bin/t
 	@$(MAKE) $(PYTHON_GUEST)
 
 # A package of its own, which holds what `make python-guest` has built: seconds, and no network.
-$(PYTHON_GUEST): $(wildcard guest-python/*.toml guest-python/artifacts/* guest-python/timecraft_python_guest/*)
+$(PYTHON_GUEST): $(wildcard guest-python/*.* guest-python/recipe/backend.py guest-python/artifacts/* guest-python/timecraft_python_guest/*.*)
 	@$(LOCKED) $(BIN)/pip install --quiet --force-reinstall --no-deps --no-index --no-build-isolation ./guest-python
 	@touch $@
 

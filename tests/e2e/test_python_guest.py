@@ -15,7 +15,7 @@ from tests.e2e.cli import Cli, Done
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "guest-python"
 PROGRAMS = ROOT / "tests" / "guests" / "python"
-FLAGS = ("--dir", f"{Path(guest.stdlib()).parent}:{guest.LIBRARY_MOUNT}:ro", "-e", "PYTHONHOME=/usr")
+FLAGS = ("--dir", f"{Path(guest.stdlib()).parent}:{guest.LIBRARY_MOUNT}:immutable", "-e", "PYTHONHOME=/usr")
 CALLS_MAX = 100
 """Host calls from start to the end of `print(1)`."""
 

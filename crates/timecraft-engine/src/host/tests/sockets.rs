@@ -16,6 +16,7 @@ use crate::replayer::{Options, Replayer};
 use crate::restore::{Descriptor, DescriptorKind, Restored, RestoredSocket, SocketRole};
 use crate::{Kill, network::Transport};
 
+mod errors;
 mod outside;
 mod paths;
 mod preopened;
@@ -370,11 +371,16 @@ fn a_full_backlog_makes_who_comes_wait() {
     assert_eq!(guest.read(clients[1], 10), Ok(vec![]), "never accepted");
 }
 
-#[test]
-fn a_thousand_connections_at_once() {
+/// Lets this process have as many descriptors as it may.
+fn raise_descriptors() {
     let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limits.maximum, maximum: limits.maximum };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+}
+
+#[test]
+fn a_thousand_connections_at_once() {
+    raise_descriptors();
     let limits = HostLimits { open_files: 4096, sockets: 4096, ..HostLimits::default() };
     let mut guest = Guest::new(HostConfig { limits, ..HostConfig::default() });
     let (listener, port) = guest.listener(INET4, 64);

@@ -123,6 +123,84 @@ fn a_dial_is_answered_later_by_a_real_socket() {
 }
 
 #[test]
+fn halves_of_a_real_connection_are_closed_one_by_one() {
+    let (mut guest, network) = networked();
+    for at in ["127.0.0.1:0", "[::1]:0"] {
+        let server = TcpListener::bind(at).unwrap();
+        let family = if at.starts_with('[') { INET6 } else { INET4 };
+        let client = guest.socket(family, STREAM);
+        guest.nonblock(client);
+        let to = if family == INET6 { vec![0xfd; 16] } else { vec![10, 0, 0, 1] };
+        assert_eq!(guest.connect(client, &to, 80), Err(Errno::Inprogress));
+        let socket = std::net::TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let (mut far, _) = server.accept().unwrap();
+        network.take().1.complete(Ok(Answer::Connected(connection(socket, "10.1.2.3:50000", "10.0.0.1:80"))));
+        assert_eq!((guest.write(client, b"request"), guest.shutdown(client, 2)), (Ok(7), Ok(())));
+        let mut request = Vec::new();
+        far.read_to_end(&mut request).unwrap();
+        assert_eq!(request, b"request");
+        far.write_all(b"answer").unwrap();
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        while guest.ready(client, READ).is_none_or(|(bytes, _)| bytes < 6) {}
+        assert_eq!(
+            (guest.receive(client, 9, WAITALL).unwrap().0, guest.read(client, 9)),
+            (b"answer".to_vec(), Ok(vec![]))
+        );
+        assert_eq!((guest.write(client, b"x"), guest.close(client)), (Err(Errno::Pipe), Errno::Success));
+    }
+}
+
+#[test]
+fn a_peer_that_goes_is_a_reset() {
+    let (mut guest, network) = networked();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = guest.socket(INET4, STREAM);
+    guest.nonblock(client);
+    let _ = guest.connect(client, &[10, 0, 0, 1], 80);
+    let socket = std::net::TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    let (far, _) = server.accept().unwrap();
+    network.take().1.complete(Ok(Answer::Connected(connection(socket, "10.1.2.3:50000", "10.0.0.1:80"))));
+    rustix::net::sockopt::set_socket_linger(&far, Some(std::time::Duration::ZERO)).unwrap();
+    drop(far);
+    while guest.ready(client, READ).is_none() {}
+    assert_eq!(guest.ready(client, READ).unwrap().1, event::FD_READWRITE_HANGUP);
+    assert_eq!((guest.read(client, 9), guest.read(client, 9)), (Err(Errno::Connreset), Ok(vec![])));
+    assert_eq!(guest.write(client, b"x"), Err(Errno::Pipe));
+}
+
+#[test]
+fn a_thousand_connections_outside_at_once() {
+    let network = Scripted::default();
+    raise_descriptors();
+    let limits = HostLimits { open_files: 4096, sockets: 4096, ..HostLimits::default() };
+    let config = HostConfig { network: Box::new(network.clone()), limits, ..HostConfig::default() };
+    let mut guest = Guest::new(config);
+    let clients: Vec<u64> = (0..1000)
+        .map(|index| {
+            let client = guest.socket(INET4, STREAM);
+            guest.nonblock(client);
+            assert_eq!(guest.connect(client, &[10, 0, (index >> 8) as u8, index as u8], 80), Err(Errno::Inprogress));
+            client
+        })
+        .collect();
+    // All are asked for at once, and answered in another order.
+    let mut asked: Vec<_> = (0..1000).map(|_| network.take()).collect();
+    let mut far = Vec::new();
+    while let Some((Asked::Dial(dial), promise)) = asked.pop() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        promise.complete(Ok(Answer::Connected(connection(theirs, "10.1.2.3:50000", &dial.to.to_string()))));
+        far.push(ours);
+    }
+    for (client, mut far) in clients.iter().zip(far.into_iter().rev()) {
+        assert_eq!((guest.error(*client), guest.ready(*client, WRITE)), (0, Some((1, 0))));
+        far.write_all(&client.to_le_bytes()).unwrap();
+        assert_eq!(guest.read(*client, 100), Ok(client.to_le_bytes().to_vec()));
+        assert_eq!(guest.close(*client), Errno::Success);
+        assert_eq!(far.read(&mut [0; 1]).unwrap(), 0);
+    }
+}
+
+#[test]
 fn refusals_come_through_so_error_and_closing_withdraws() {
     let (mut guest, network) = networked();
     let client = guest.socket(INET4, STREAM);

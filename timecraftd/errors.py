@@ -154,3 +154,9 @@ class NetworkError(TimecraftError):
     """A network that can't be made as asked: a port in use, an address that isn't the host's, no room for a guest."""
 
     code = "TC0023"
+
+
+class PythonError(TimecraftError):
+    """A Python program or its packages can't be run in a guest."""
+
+    code = "TC0024"

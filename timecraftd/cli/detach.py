@@ -17,11 +17,8 @@ if TYPE_CHECKING:
 HANDSHAKE_BYTES_MAX = 1 << 16
 
 
-def detach(context: Context, source: str, request: RunRequest, policy: RestartPolicy) -> int:
+def detach(context: Context, module: tuple[bytes, str], request: RunRequest, policy: RestartPolicy) -> int:
     """Starts the guest in a new session; prints its id once it runs. Errors up to then are raised here."""
-    from timecraftd.embedded import read_module
-
-    module = read_module(source)
     context.close()
     context.forget_runtime()
     read_end, write_end = os.pipe2(os.O_CLOEXEC)

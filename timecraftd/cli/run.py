@@ -6,13 +6,13 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from timecraftd.cli.context import Context, tell
+from timecraftd.cli.context import Context, is_terminal, tell
 from timecraftd.cli.parser import positive_duration_ns, positive_int, positive_size, size, whole_number
 from timecraftd.cli.supervise import RestartPolicy, supervise
 from timecraftd.config import CHOICES, Config, check_value, host_variable
 from timecraftd.engine.request import NetworkRequest, RunRequest
 from timecraftd.engine.spec import LimitSpec, MountSpec
-from timecraftd.errors import ConfigError, NotFoundError, UnsupportedError, UsageError
+from timecraftd.errors import ConfigError, NotFoundError, UsageError
 from timecraftd.model import is_name
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ENV_FILE_BYTES_MAX = 1 << 20
 MOUNT_MODES = ("rw", "ro", "immutable")
+PYTHON_SUFFIXES = (".py", ".pyz")
 SOCKET_ABIS: dict[str, Sockets] = {
     "none": "none",
     "auto": "auto",
@@ -36,13 +37,16 @@ SOCKET_ABIS: dict[str, Sockets] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `run`, those of the original Timecraft spelled as there."""
     parser.usage = "timecraft run [FLAG...] MODULE [ARG...]"
-    parser.add_argument("module", metavar="MODULE", help=".wasm or .wat file; - reads standard input")
+    parser.add_argument(
+        "module", metavar="MODULE", nargs="?", help=".wasm, .wat or .py file; - reads standard input, or Python typed"
+    )
     rest = parser.add_argument("args", metavar="ARG", nargs=argparse.REMAINDER, help="arguments of the guest")
     rest.required = False
     parser.add_argument("--name", help="name of the process, for later commands")
     parser.add_argument("-q", "--quiet", action="store_true", help="don't print the process id")
     parser.add_argument("-d", "--detach", action="store_true", help="run in the background; print the process id")
     parser.add_argument("--restart", metavar="POLICY", default="no", help="no, on-failure[:N] or always (default: no)")
+    _add_python(parser)
     _add_world(parser)
     _add_limits(parser)
     _add_recording(parser)
@@ -71,6 +75,20 @@ def _add_world(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--restrict", action="store_true", help="withhold standard input too")
     group.add_argument("-S", "--sockets", choices=SOCKET_ABIS, default="auto", help="socket extension (default: auto)")
     _add_network(parser)
+
+
+def _add_python(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "Python programs", "the folder of a .py file is mounted read-only at its own path"
+    )
+    group.add_argument(
+        "-m", dest="python_module", metavar="MODULE [ARG]", nargs=argparse.REMAINDER, help="run a Python module"
+    )
+    group.add_argument("-c", dest="python_code", metavar="CODE [ARG]", nargs=argparse.REMAINDER, help="run Python code")
+    group.add_argument("--venv", metavar="DIR", help="packages of a virtual environment (pure Python)")
+    group.add_argument(
+        "--requirements", metavar="FILE", help="packages to install with pip, once for each content of the file"
+    )
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -127,19 +145,19 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Runs the module; returns the guest's exit code."""
-    _refuse_unsupported(args)
     policy = parse_restart(args.restart)
     request = build_request(args, context.config)
+    module, request = load(args, request, context)
     if args.detach:
         if args.no_record:
             raise UsageError("run: --detach with --no-record would drop the output", "leave out one of them")
         from timecraftd.cli.detach import detach
 
-        return detach(context, args.module, request, policy)
-    from timecraftd.embedded import Streams, read_module
+        return detach(context, module, request, policy)
+    from timecraftd.embedded import Streams
 
-    module = read_module(args.module)
-    stdin = None if args.restrict or args.module == "-" else _open_descriptor(0)
+    is_typed = args.module == "-" and is_terminal(0)
+    stdin = None if args.restrict or (args.module == "-" and not is_typed) else _open_descriptor(0)
     streams = Streams(stdin, _open_descriptor(1), _open_descriptor(2))
 
     def started(running: Running) -> None:
@@ -150,6 +168,30 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
     trace_fd = 2 if args.trace else None
     return supervise(context, module, request, streams, trace_fd=trace_fd, policy=policy, started=started)
+
+
+def load(args: argparse.Namespace, request: RunRequest, context: Context) -> tuple[tuple[bytes, str], RunRequest]:
+    """Module and name, and the request; for a Python program they are the interpreter's.
+
+    Raises NotFoundError, ModuleError, PythonError.
+    """
+    from timecraftd.embedded import read_module
+
+    module = None
+    if args.module is not None and args.module != "-" and not args.module.endswith(PYTHON_SUFFIXES):
+        module = read_module(args.module)
+    elif args.module == "-" and not is_terminal(0):
+        module = read_module("-")
+    if module is None or args.module == "-":
+        from timecraftd.cli.python import python_program
+
+        program = python_program(args, None if module is None else module[0])
+        if program is not None:
+            return program.load(request, context)
+    assert module is not None, "what is no Python program was read"
+    if args.venv or args.requirements:
+        raise UsageError("run: --venv and --requirements are for Python programs", "leave them out")
+    return module, request
 
 
 def build_request(args: argparse.Namespace, config: Config) -> RunRequest:
@@ -175,7 +217,7 @@ def build_request(args: argparse.Namespace, config: Config) -> RunRequest:
         seed = int.from_bytes(os.urandom(4), "big")
         tell(f"timecraft: chaos: --seed {seed}")
     return RunRequest(
-        args=(os.fsencode(os.path.basename(args.module)), *map(os.fsencode, args.args)),
+        args=(os.fsencode(os.path.basename(args.module or "")), *map(os.fsencode, args.args)),
         env=tuple(os.fsencode(f"{key}={value}") for key, value in read_env(args.env_file, args.env).items()),
         mounts=tuple(parse_mount(text) for text in args.dir),
         function=args.function,
@@ -321,8 +363,3 @@ def _open_descriptor(descriptor: int) -> int | None:
     except OSError:
         return None
     return descriptor
-
-
-def _refuse_unsupported(args: argparse.Namespace) -> None:
-    if args.module.endswith(".py"):
-        raise UnsupportedError(f"{args.module}: Python guests come in a later version", "give a .wasm or .wat file")

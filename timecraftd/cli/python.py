@@ -1,0 +1,96 @@
+"""`timecraft run` of Python programs: from flags to what the interpreter gets."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass, replace
+
+from timecraftd.cli.context import Context, tell
+from timecraftd.engine.request import RunRequest
+from timecraftd.engine.spec import MountSpec
+from timecraftd.errors import UsageError
+from timecraftd.python import program as programs
+from timecraftd.python.packages import check_pure, install, site_packages
+from timecraftd.python.program import Mount, Program
+
+ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1"}
+"""Unless the user says otherwise: all that the interpreter imports from is read-only."""
+
+
+@dataclass(frozen=True, slots=True)
+class PythonRun:
+    """A program and the packages that it asked for."""
+
+    program: Program
+    venv: str | None
+    requirements: str | None
+
+    def load(self, request: RunRequest, context: Context) -> tuple[tuple[bytes, str], RunRequest]:
+        """The interpreter, and the request with all that it needs. Raises PythonError."""
+        package = programs.data_package()
+        mounts = [Mount(os.path.dirname(package.stdlib()), programs.STDLIB_FOLDER, immutable=True)]
+        mounts += self._packages(context)
+        taken = {mount.guest for mount in request.mounts}
+        mounts += [mount for mount in self.program.mounts if mount.guest not in taken]
+        names = {item.partition(b"=")[0] for item in request.env}
+        path = [programs.PACKAGES_FOLDER] * bool(self.venv or self.requirements) + list(self.program.path)
+        environment = ENVIRONMENT | package.ENVIRONMENT | ({"PYTHONPATH": ":".join(path)} if path else {})
+        request = replace(
+            request,
+            args=tuple(os.fsencode(arg) for arg in (programs.INTERPRETER, *self.program.args)),
+            env=(*(f"{k}={v}".encode() for k, v in environment.items() if k.encode() not in names), *request.env),
+            mounts=(*request.mounts, *(_spec(mount) for mount in mounts)),
+        )
+        with open(package.module(), "rb") as file:
+            return (file.read(), self.program.name), request
+
+    def _packages(self, context: Context) -> list[Mount]:
+        cache = os.path.join(context.config.home, "packages")
+        if self.venv is not None:
+            folder, flag = site_packages(self.venv), f"--venv {self.venv}"
+        elif self.requirements is not None:
+            folder, flag = install(self.requirements, cache, tell), f"--requirements {self.requirements}"
+        else:
+            return []
+        check_pure(folder, flag, cache)
+        return [Mount(folder, programs.PACKAGES_FOLDER, immutable=True)]
+
+
+def python_program(args: argparse.Namespace, stdin: bytes | None) -> PythonRun | None:
+    """The Python program that the flags name, None if standard input is no such thing.
+
+    Raises UsageError, PythonError.
+    """
+    program = _program(args, stdin)
+    if program is None:
+        return None
+    if args.venv and args.requirements:
+        raise UsageError("run: --venv and --requirements exclude each other", "leave out one of them")
+    return PythonRun(program, args.venv, args.requirements)
+
+
+def _program(args: argparse.Namespace, stdin: bytes | None) -> Program | None:
+    given = [("-m", args.python_module), ("-c", args.python_code)]
+    for flag, words in given:
+        if words is None:
+            continue
+        if args.module is not None:
+            raise UsageError(f"run: {flag} and {args.module!r} are two programs", "leave out one of them")
+        if not words:
+            raise UsageError(f"run: {flag} names nothing to run", f"write it like {flag} {'NAME' * (flag == '-m')}")
+        name, *rest = words
+        return programs.module(name, rest) if flag == "-m" else programs.command(name, rest)
+    if args.module is None:
+        raise UsageError("run: names no module", "give a .wasm, .wat or .py file")
+    if args.module != "-":
+        return programs.script(args.module, args.args)
+    if stdin is None:
+        return programs.interactive(args.args)
+    if programs.looks_like_source(stdin):
+        return programs.command(stdin.decode(), args.args)
+    return None
+
+
+def _spec(mount: Mount) -> MountSpec:
+    return MountSpec(mount.host, mount.guest, read_only=True, tree="" if mount.immutable else None)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from timecraftd.errors import PythonError
+from timecraftd.errors import NotFoundError, PythonError
 
 INTERPRETER = "/usr/bin/python3.11"
 STDLIB_FOLDER = "/usr/lib"
@@ -48,11 +48,11 @@ def looks_like_source(data: bytes) -> bool:
 
 
 def script(path: str, args: Sequence[str]) -> Program:
-    """A file, with its folder: `python FILE ARG...`. Raises PythonError."""
+    """A file, with its folder: `python FILE ARG...`. Raises NotFoundError."""
     absolute = os.path.abspath(path)
     if not os.path.isfile(absolute):
         reason = "is a directory" if os.path.isdir(absolute) else "there is no such file"
-        raise PythonError(f"{path}: {reason}", "give the path of a .py file")
+        raise NotFoundError(f"{path}: {reason}", "give the path of a .py file")
     folder = os.path.dirname(absolute)
     return Program(os.path.basename(path), (absolute, *args), (Mount(folder, folder),))
 

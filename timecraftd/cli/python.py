@@ -46,13 +46,14 @@ class PythonRun:
             return (file.read(), self.program.name), request
 
     def _packages(self, context: Context) -> list[Mount]:
-        cache = os.path.join(context.config.home, "packages")
+        if self.venv is None and self.requirements is None:
+            return []
+        cache = os.path.join(context.runtime.registry.home.path, "packages")
         if self.venv is not None:
             folder, flag = site_packages(self.venv), f"--venv {self.venv}"
-        elif self.requirements is not None:
-            folder, flag = install(self.requirements, cache, tell), f"--requirements {self.requirements}"
         else:
-            return []
+            assert self.requirements is not None, "one of both was given"
+            folder, flag = install(self.requirements, cache, tell), f"--requirements {self.requirements}"
         check_pure(folder, flag, cache)
         return [Mount(folder, programs.PACKAGES_FOLDER, immutable=True)]
 

@@ -29,13 +29,13 @@ class PythonRun:
     def load(self, request: RunRequest, context: Context) -> tuple[tuple[bytes, str], RunRequest]:
         """The interpreter, and the request with all that it needs. Raises PythonError."""
         package = programs.data_package()
-        mounts = [Mount(os.path.dirname(package.stdlib()), programs.STDLIB_FOLDER, immutable=True)]
+        mounts = [Mount(os.path.dirname(package.stdlib()), package.LIBRARY_MOUNT, immutable=True)]
         mounts += self._packages(context)
         taken = {mount.guest for mount in request.mounts}
         mounts += [mount for mount in self.program.mounts if mount.guest not in taken]
         names = {item.partition(b"=")[0] for item in request.env}
         path = [programs.PACKAGES_FOLDER] * bool(self.venv or self.requirements) + list(self.program.path)
-        environment = ENVIRONMENT | package.ENVIRONMENT | ({"PYTHONPATH": ":".join(path)} if path else {})
+        environment = ENVIRONMENT | ({"PYTHONPATH": ":".join(path)} if path else {})
         request = replace(
             request,
             args=tuple(os.fsencode(arg) for arg in (programs.INTERPRETER, *self.program.args)),

@@ -10,7 +10,6 @@ from types import ModuleType
 from timecraftd.errors import NotFoundError, PythonError
 
 INTERPRETER = "/usr/bin/python3.11"
-STDLIB_FOLDER = "/usr/lib"
 PACKAGES_FOLDER = "/usr/lib/python3.11/site-packages"
 SOURCE_BYTES_MAX = 16 << 20
 

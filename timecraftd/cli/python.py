@@ -14,8 +14,12 @@ from timecraftd.python import program as programs
 from timecraftd.python.packages import check_pure, install, site_packages
 from timecraftd.python.program import Mount, Program
 
-ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1"}
-"""Unless the user says otherwise: all that the interpreter imports from is read-only."""
+ENVIRONMENT = {
+    "PYTHONHOME": "/usr",  # spares a search for what isn't there
+    "PYTHONDONTWRITEBYTECODE": "1",  # all that the interpreter imports from is read-only
+}
+"""Unless the user says otherwise."""
+CERTIFICATES_FOLDER = "/etc/ssl/certs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +35,17 @@ class PythonRun:
         package = programs.data_package()
         mounts = [Mount(os.path.dirname(package.stdlib()), package.LIBRARY_MOUNT, immutable=True)]
         mounts += self._packages(context)
+        environment = dict(ENVIRONMENT)
+        authorities = _authorities() if request.network.rules else None
+        if authorities is not None:
+            mounts.append(Mount(authorities, CERTIFICATES_FOLDER, immutable=True))
+            environment["SSL_CERT_FILE"] = f"{CERTIFICATES_FOLDER}/{os.path.basename(authorities)}"
         taken = {mount.guest for mount in request.mounts}
         mounts += [mount for mount in self.program.mounts if mount.guest not in taken]
         names = {item.partition(b"=")[0] for item in request.env}
         path = [programs.PACKAGES_FOLDER] * bool(self.venv or self.requirements) + list(self.program.path)
-        environment = ENVIRONMENT | ({"PYTHONPATH": ":".join(path)} if path else {})
+        if path:
+            environment["PYTHONPATH"] = ":".join(path)
         request = replace(
             request,
             args=tuple(os.fsencode(arg) for arg in (programs.INTERPRETER, *self.program.args)),
@@ -91,6 +101,15 @@ def _program(args: argparse.Namespace, stdin: bytes | None) -> Program | None:
     if programs.looks_like_source(stdin):
         return programs.command(stdin.decode(), args.args)
     return None
+
+
+def _authorities() -> str | None:
+    """The file of the certificate authorities that this host trusts."""
+    import ssl
+
+    paths = ssl.get_default_verify_paths()
+    candidates = (paths.cafile, "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+    return next((os.path.realpath(path) for path in candidates if path and os.path.isfile(path)), None)
 
 
 def _spec(mount: Mount) -> MountSpec:

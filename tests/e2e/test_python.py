@@ -164,6 +164,7 @@ def test_a_virtual_environment(cli: Cli, scratch: Path):
     (packages / "fast").mkdir()
     (packages / "fast" / "__init__.py").write_text("from . import _speed\n")
     (packages / "fast" / "_speed.cpython-311-x86_64-linux-gnu.so").write_bytes(b"\x7fELF")
+    app.write_text("import fast\n")
     refused = cli("run", "--venv", scratch / "venv", app, code=125)
     assert "fast (fast/_speed.cpython-311" in refused.stderr
     assert "pure-Python" in refused.stderr

@@ -42,7 +42,8 @@ def test_by_how_it_is_imported(case: str, tmp_path: Path):
     """Only what an import is bound to need counts."""
     source, is_needed = CASES[case]
     package(tmp_path, "pkg", __init__=source)
-    assert find_natives(tmp_path) == [Native("pkg", f"pkg/{EXTENSION}")] * is_needed
+    assert find_natives("import pkg", [str(tmp_path)]) == [Native("pkg", f"pkg/{EXTENSION}")] * is_needed
+    assert find_natives("try:\n    import pkg\nexcept ImportError:\n    pass\n", [str(tmp_path)]) == []
 
 
 def test_through_other_modules_and_around_circles(tmp_path: Path):
@@ -61,29 +62,34 @@ def test_through_other_modules_and_around_circles(tmp_path: Path):
         core="try:\n    import light.fast\nexcept ImportError: ...\n",
     )
     (tmp_path / "light" / "fast.py").write_text("from . import _fast\n")
-    assert [native.package for native in find_natives(tmp_path)] == ["deep"]
+    assert [native.package for native in find_natives("import light, deep", [str(tmp_path)])] == ["deep"]
 
 
-def test_modules_that_are_files(tmp_path: Path):
-    """A native module at the top is one that can't be imported; the shared parts of compilers aren't modules."""
-    for name in ("ujson", "_cffi_backend", "81d243bd2c585b0f4821__mypyc", "zz__mypyc"):
-        (tmp_path / f"{name}.cpython-311-x86_64-linux-gnu.so").write_bytes(b"\x7fELF")
-    assert [native.package for native in find_natives(tmp_path)] == ["ujson"]
+def test_a_module_that_is_a_file_and_one_of_the_program(tmp_path: Path):
+    """Native modules at the top count too, and what the program's own modules import."""
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "ujson.cpython-311-x86_64-linux-gnu.so").write_bytes(b"\x7fELF")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "helper.py").write_text("import ujson\n")
+    folders = [str(tmp_path / "own"), str(tmp_path / "packages")]
+    assert [native.package for native in find_natives("import helper", folders)] == ["ujson"]
+    assert find_natives("import json", folders) == []
 
 
 def test_a_folder_with_too_many_modules_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The search has a bound."""
     monkeypatch.setattr("timecraftd.python.natives.MODULES_MAX", 2)
     package(tmp_path, "pkg", __init__="from . import _fast\n", a="", b="")
-    assert find_natives(tmp_path) == []
+    assert find_natives("import pkg", [str(tmp_path)]) == []
 
 
 def test_the_error_names_packages_and_files(tmp_path: Path):
     """Whoever made the environment learns what can't be in it."""
     for number in range(7):
         package(tmp_path / "packages", f"pkg{number}", __init__="from . import _fast\n")
+    source = "\n".join(f"import pkg{number}" for number in range(7))
     with pytest.raises(PythonError, match=r"pkg0 \(pkg0/_fast.*pkg4 \(.*\) and 2 more; use pure-Python packages"):
-        check_pure(str(tmp_path / "packages"), "--venv x", str(tmp_path / "cache"))
+        check_pure(source, None, str(tmp_path / "packages"), "--venv x", str(tmp_path / "cache"))
 
 
 def test_what_is_no_environment(tmp_path: Path):
@@ -102,9 +108,9 @@ def test_a_folder_is_looked_at_again_when_it_has_changed(tmp_path: Path):
     """What was found pure is known, until something is installed."""
     packages, cache = tmp_path / "packages", tmp_path / "cache"
     packages.mkdir()
-    check_pure(str(packages), "--venv x", str(cache))
-    check_pure(str(packages), "--venv x", str(cache))
+    check_pure("import pkg", None, str(packages), "--venv x", str(cache))
+    check_pure("import pkg", None, str(packages), "--venv x", str(cache))
     assert len(list(cache.iterdir())) == 1
     package(packages, "pkg", __init__="from . import _fast\n")
     with pytest.raises(PythonError):
-        check_pure(str(packages), "--venv x", str(cache))
+        check_pure("import pkg", None, str(packages), "--venv x", str(cache))

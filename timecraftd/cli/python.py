@@ -64,7 +64,8 @@ class PythonRun:
         else:
             assert self.requirements is not None, "one of both was given"
             folder, flag = install(self.requirements, cache, tell), f"--requirements {self.requirements}"
-        check_pure(folder, flag, cache)
+        own = self.program.mounts[0].host if self.program.mounts else None
+        check_pure(self.program.source, own, folder, flag, cache)
         return [Mount(folder, programs.PACKAGES_FOLDER, immutable=True)]
 
 

@@ -1,8 +1,8 @@
-"""Finds what of a folder of Python packages can't work in a guest: native extensions that are imported for certain.
+"""Finds native extensions that a program imports for certain: those can't be loaded in a guest.
 
 Many packages carry native modules that only make them faster, and do without where they are missing: there the import
-stands in a `try`. So a package is refused only if importing it is bound to import a native module: by statements of
-its own, or of modules that it is bound to import, outside of any function, class or condition, and of any `try` that
+stands in a `try`. So a native module counts only if running the program is bound to import it: by statements of the
+program, or of modules that it is bound to import, outside of any function, class or condition, and of any `try` that
 doesn't just raise another error.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 NATIVE_SUFFIXES = (".so", ".pyd", ".dylib")
@@ -21,7 +21,7 @@ SOURCE_BYTES_MAX = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Native:
-    """A package that can't be imported in a guest."""
+    """A native module that a program is bound to import."""
 
     package: str
     """The top-level name."""
@@ -29,30 +29,29 @@ class Native:
     """The native module, relative to the folder."""
 
 
-def find_natives(folder: str) -> list[Native]:
-    """Top-level packages and modules of a folder that can't be imported without a native module, by name."""
-    sources, natives = _modules(folder)
+def find_natives(source: str, folders: Sequence[str]) -> list[Native]:
+    """The first native module that each top-level import of a program leads to, by package; `folders` are what it
+    imports from, earlier ones first."""
+    sources: dict[str, str] = {}
+    natives: dict[str, str] = {}
+    for folder in reversed(folders):
+        found, native = _modules(folder)
+        sources |= found
+        natives |= native
     if not natives:
         return []
-    found = []
-    memory: dict[str, str | None] = {}
-    for name in sorted({module.partition(".")[0] for module in natives}):
-        if name in sources:
-            file = _needed(name, folder, sources, natives, memory)
-        else:  # a package without an `__init__`, or a part that only others import
-            file = natives.get(name) if name[0].isalpha() and not name.endswith("__mypyc") else None
+    needed: dict[str, Native] = {}
+    seen: set[str] = set()
+    for first in _imports(source, ""):
+        file = _reached(first, sources, natives, seen)
         if file is not None:
-            found.append(Native(name, file))
-    return found
-
-
-def native_files(folder: str) -> list[str]:
-    """All native modules of a folder, relative to it."""
-    return sorted(_modules(folder)[1].values())
+            package = file.partition(os.sep)[0].partition(".")[0]
+            needed.setdefault(package, Native(package, file))
+    return sorted(needed.values(), key=lambda native: native.package)
 
 
 def _modules(folder: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Python modules and native ones, by dotted name, as paths relative to the folder."""
+    """By dotted name: paths of Python modules, and of native ones relative to the folder."""
     sources: dict[str, str] = {}
     natives: dict[str, str] = {}
     for at, folders, files in os.walk(folder):
@@ -60,52 +59,45 @@ def _modules(folder: str) -> tuple[dict[str, str], dict[str, str]]:
         relative = os.path.relpath(at, folder)
         package = "" if relative == "." else relative.replace(os.sep, ".") + "."
         for name in files:
-            path = os.path.normpath(os.path.join(relative, name))
             if name.endswith(".py"):
                 module = package + name.removesuffix(".py")
-                sources[module.removesuffix(".__init__")] = path
+                sources[module.removesuffix(".__init__")] = os.path.join(at, name)
             elif name.endswith(NATIVE_SUFFIXES):
-                natives[package + name.partition(".")[0]] = path
+                natives[package + name.partition(".")[0]] = os.path.normpath(os.path.join(relative, name))
         if len(sources) > MODULES_MAX:
             return sources, {}
     return sources, natives
 
 
-def _needed(
-    module: str,
-    folder: str,
-    sources: Mapping[str, str],
-    natives: Mapping[str, str],
-    memory: dict[str, str | None],
-) -> str | None:
-    """The native file that importing a module is bound to import, if any. `memory` keeps what is known, also of
-    modules that are being looked at: imports go in circles."""
-    pending = [module]
+def _reached(first: str, sources: Mapping[str, str], natives: Mapping[str, str], seen: set[str]) -> str | None:
+    """The native file that importing a module is bound to import, if any. What was `seen` led to none."""
+    pending = [first]
     while pending:
         current = pending.pop()
-        if current in memory:
-            if memory[current] is not None:
-                return memory[current]
+        if current in seen:
             continue
-        memory[current] = None
-        for imported in _imported(current, folder, sources):
-            if imported in sources:
-                pending.append(imported)
-            elif imported in natives:
-                memory[module] = natives[imported]
-                return natives[imported]
+        if current not in sources:
+            if current in natives:
+                return natives[current]
+            continue
+        seen.add(current)
+        path = sources[current]
+        package = current if os.path.basename(path) == "__init__.py" else current.rpartition(".")[0]
+        try:
+            with open(path, "rb") as file:
+                source = file.read(SOURCE_BYTES_MAX)
+        except OSError:
+            continue
+        pending += _imports(source, package)
     return None
 
 
-def _imported(module: str, folder: str, sources: Mapping[str, str]) -> Iterator[str]:
-    """Names that a module imports when it is run, in its own top level; what only may be one is left to the caller."""
-    path = os.path.join(folder, sources[module])
+def _imports(source: str | bytes, package: str) -> Iterator[str]:
+    """Names that a module imports when it is run, at its top level; some may be of what is no module."""
     try:
-        with open(path, "rb") as file:
-            tree = ast.parse(file.read(SOURCE_BYTES_MAX))
-    except (OSError, SyntaxError, ValueError, RecursionError):
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
         return
-    package = module if os.path.basename(path) == "__init__.py" else module.rpartition(".")[0]
     for statement in _bound(tree.body):
         if isinstance(statement, ast.Import):
             for alias in statement.names:

@@ -32,17 +32,19 @@ def site_packages(venv: str) -> str:
     return os.path.abspath(found[0])
 
 
-def check_pure(folder: str, flag: str, cache: str) -> None:
-    """Whether a guest can import what is in a folder of packages, found out once for each state of the folder.
+def check_pure(source: str, own: str | None, folder: str, flag: str, cache: str) -> None:
+    """Whether a guest can run a program with a folder of packages, found out once for each state of both.
 
-    `cache` is a directory of ours. Raises PythonError, which names what can't be imported.
+    `own` is the folder of the program's own modules, `cache` a directory of ours. Raises PythonError, which names
+    native modules that the program is bound to import.
     """
     stat = os.stat(folder)
-    state = f"{folder} {stat.st_ino} {stat.st_mtime_ns}"  # installing and removing packages changes it
+    # Installing and removing packages changes their folder.
+    state = f"{folder} {stat.st_ino} {stat.st_mtime_ns} {own} {source}"
     mark = os.path.join(cache, f"pure-{hashlib.sha256(os.fsencode(state)).hexdigest()}")
     if os.path.exists(mark):
         return
-    natives = find_natives(folder)
+    natives = find_natives(source, [own, folder] if own else [folder])
     if not natives:
         os.makedirs(cache, mode=0o700, exist_ok=True)
         with open(mark, "wb"):
@@ -50,8 +52,9 @@ def check_pure(folder: str, flag: str, cache: str) -> None:
     named = ", ".join(f"{native.package} ({native.file})" for native in natives[:SHOWN_MAX])
     more = f" and {len(natives) - SHOWN_MAX} more" if len(natives) > SHOWN_MAX else ""
     raise PythonError(
-        f"{flag}: native extensions can't run in a guest, and these packages need theirs: {named}{more}",
-        "use pure-Python packages instead, or an environment without them",
+        f"{flag}: native extensions can't run in a guest, and the program imports packages that need theirs: "
+        f"{named}{more}",
+        "use pure-Python packages instead",
     )
 
 

@@ -32,6 +32,8 @@ class Program:
     args: tuple[str, ...]
     """Of the interpreter, without its own name."""
     mounts: tuple[Mount, ...] = ()
+    source: str = ""
+    """The program's text, as far as it is known, to see what it imports."""
     path: tuple[str, ...] = ()
     """Folders of modules in the guest, beside those of the interpreter and of the program itself."""
 
@@ -53,18 +55,23 @@ def script(path: str, args: Sequence[str]) -> Program:
         reason = "is a directory" if os.path.isdir(absolute) else "there is no such file"
         raise NotFoundError(f"{path}: {reason}", "give the path of a .py file")
     folder = os.path.dirname(absolute)
-    return Program(os.path.basename(path), (absolute, *args), (Mount(folder, folder),))
+    try:
+        with open(absolute, encoding="utf-8", errors="replace") as file:
+            source = file.read(SOURCE_BYTES_MAX)
+    except OSError as error:
+        raise NotFoundError(f"{path}: {error.strerror}", "give the path of a readable file") from None
+    return Program(os.path.basename(path), (absolute, *args), (Mount(folder, folder),), source)
 
 
 def module(name: str, args: Sequence[str]) -> Program:
     """A module of the standard library, the packages or the current directory: `python -m NAME ARG...`."""
     folder = os.getcwd()
-    return Program(name, ("-m", name, *args), (Mount(folder, folder),), (folder,))
+    return Program(name, ("-m", name, *args), (Mount(folder, folder),), f"import {name}", (folder,))
 
 
 def command(source: str, args: Sequence[str]) -> Program:
     """A program as text: `python -c SOURCE ARG...`."""
-    return Program("-c", ("-c", source, *args))
+    return Program("-c", ("-c", source, *args), source=source)
 
 
 def interactive(args: Sequence[str]) -> Program:

@@ -92,7 +92,7 @@ def test_a_module_can_not_write_escapes_through_messages(command, tmp_path, capf
     ("args", "code", "says"),
     [
         (["run", "missing.wasm"], 127, "missing.wasm: there is no such file; give the path of a .wasm or .wat file"),
-        (["run", "app.py"], 125, "app.py: Python guests come in a later version"),
+        (["run", "app.py"], 127, "app.py: there is no such file; give the path of a .py file"),
         (["run", "-p", "80", "x.wasm"], 125, "isn't [IP:]HOST:GUEST[/udp]"),
         (["run", "--net", "http://x", "x.wasm"], 125, "is a URL; give a name and a port"),
         (["run", "--memory", "lots", "x.wasm"], 125, "'lots' isn't a size"),
@@ -105,7 +105,7 @@ def test_a_module_can_not_write_escapes_through_messages(command, tmp_path, capf
         (["run", "-e", "NOT_SET_ANYWHERE", "x.wasm"], 125, "the host has no variable"),
         (["run", "--env-file", "nowhere", "x.wasm"], 127, "--env-file nowhere"),
         (["run", "-d", "--no-record", "x.wasm"], 125, "would drop the output"),
-        (["run"], 125, "the following arguments are required: MODULE; see `timecraft run --help`"),
+        (["run"], 125, "run: names no module; give a .wasm, .wat or .py file"),
         (["rnu"], 125, "did you mean `timecraft run`?"),
         (["profile", "x"], 125, "come in a later version"),
         (["--quiet"], 125, "flags come after the verb"),

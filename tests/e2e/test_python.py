@@ -155,7 +155,11 @@ def test_a_virtual_environment(cli: Cli, scratch: Path):
     (packages / "pure" / "data.txt").write_text("of the package\n")
     app = program(
         scratch,
-        "import importlib.resources, pure\nprint(pure.VALUE, importlib.resources.files(pure).joinpath('data.txt').read_text())\n",
+        """
+        from importlib.resources import files
+        import pure
+        print(pure.VALUE, files(pure).joinpath("data.txt").read_text())
+        """,
     )
     process, done = cli.run("--venv", scratch / "venv", app)
     assert done.out == "7 of the package\n\n"

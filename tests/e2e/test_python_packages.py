@@ -43,7 +43,8 @@ HTTP = """
 
     async def main():
         async with httpx.AsyncClient() as client:
-            print([answer.json()["path"] for answer in await asyncio.gather(*(client.get(f"{url}{n}") for n in range(5)))])
+            answers = await asyncio.gather(*(client.get(f"{url}{n}") for n in range(5)))
+            print([answer.json()["path"] for answer in answers])
 
     asyncio.run(main())
 """

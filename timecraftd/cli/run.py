@@ -147,10 +147,10 @@ def run(args: argparse.Namespace, context: Context) -> int:
     """Runs the module; returns the guest's exit code."""
     policy = parse_restart(args.restart)
     request = build_request(args, context.config)
+    if args.detach and args.no_record:
+        raise UsageError("run: --detach with --no-record would drop the output", "leave out one of them")
     module, request = load(args, request, context)
     if args.detach:
-        if args.no_record:
-            raise UsageError("run: --detach with --no-record would drop the output", "leave out one of them")
         from timecraftd.cli.detach import detach
 
         return detach(context, module, request, policy)

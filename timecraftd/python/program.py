@@ -85,7 +85,7 @@ def data_package() -> ModuleType:
         import timecraft_python_guest
     except ImportError:
         raise PythonError(
-            "the Python interpreter for guests isn't installed", "pip install timecraft-python-guest"
+            "the Python interpreter for guests isn't installed", "pip install timecraftd[python]"
         ) from None
     package: ModuleType = timecraft_python_guest
     return package

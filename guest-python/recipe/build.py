@@ -180,18 +180,20 @@ class Builder:
             os.chmod(path, 0o755)
 
     def libc(self) -> None:
-        """A copy of wasi-libc whose sockets are the shim's."""
+        """A copy of wasi-libc with the shim in it."""
         shutil.copytree("/usr/include/wasm32-wasi", self.headers)
         shutil.copytree("/usr/lib/wasm32-wasi", self.libraries)
         shim = os.path.join(FOLDER, "shim")
         objects = os.path.join(self.root, "shim")
         os.makedirs(objects)
         flags = ["-O2", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
-        for name in ("sockets", "names"):
+        names = ("names", "sockets", "times")
+        for name in names:
             self.run("wasi-cc", *flags, "-c", os.path.join(shim, name + ".c"), "-o", name + ".o", cwd=objects)
         archive = os.path.join(self.libraries, "libc.a")
-        self.run("wasi-ar", "d", archive, "accept.o", "getsockopt.o", "recv.o", "send.o", cwd=objects)
-        self.run("wasi-ar", "qs", archive, "sockets.o", "names.o", cwd=objects)
+        replaced = ("accept.o", "futimens.o", "getsockopt.o", "recv.o", "send.o", "utimensat.o")
+        self.run("wasi-ar", "d", archive, *replaced, cwd=objects)
+        self.run("wasi-ar", "qs", archive, *(name + ".o" for name in names), cwd=objects)
 
     def compressors(self) -> None:
         """zlib, bzip2 and liblzma."""

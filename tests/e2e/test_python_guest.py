@@ -92,6 +92,15 @@ def test_sqlite_on_mounted_files(cli: Cli, scratch: Path):
     assert not list(scratch.iterdir())
 
 
+def test_files(cli: Cli, scratch: Path):
+    """What programs do with files, and that nothing is left."""
+    done = run_and_replay(
+        cli, "--dir", f"{PROGRAMS}:/app:ro", "--dir", f"{scratch}:/data", "|", "/app/files.py", "/data"
+    )
+    assert done.out.endswith("ok\n"), done.shown
+    assert not list(scratch.iterdir())
+
+
 def test_a_start_makes_few_host_calls(cli: Cli):
     """No search of folders, no reading of what is not imported; and no word on standard error."""
     done = run_and_replay(cli, "|", "-c", "print(1)")

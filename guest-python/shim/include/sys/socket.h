@@ -21,6 +21,11 @@
 #define SO_RCVTIMEO 66
 #define SO_SNDTIMEO 67
 
+/* Types that socket() knows none of, for programs that name them: numbers that wasi-libc has no type for. */
+#define SOCK_SEQPACKET 2
+#define SOCK_RAW 3
+#define SOCK_RDM 4
+
 #define SOMAXCONN 128
 
 #define MSG_DONTWAIT 0x40

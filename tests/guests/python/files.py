@@ -28,7 +28,7 @@ with tempfile.TemporaryDirectory(dir=FOLDER) as folder, tempfile.NamedTemporaryF
 os.remove(FOLDER / "other")
 for name in ("/elsewhere", FOLDER / "missing"):
     try:
-        open(name)
+        Path(name).read_text()
     except OSError as error:
         print(error)
 print("ok")

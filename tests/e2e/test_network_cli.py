@@ -75,6 +75,23 @@ def test_granted_and_refused(cli: Cli, echo: int):
     assert "the same to the end" in cli("replay", "--verify", process).out
 
 
+def test_paths_lead_outside(cli: Cli, echo: int):
+    """With `-S path` names of the network are paths, under the same rules, and a published port leads to a file."""
+    target, program = f"/dev/tcp/host.internal/{echo}", guest("c/paths_outside")
+    _, denied = cli.run("-S", "path", program, target, code=1)
+    assert "No such file or directory" in denied.stderr, denied.shown
+    command = ["-S", "path", "--net", f"host:{echo}", "-p", "127.0.0.1:0:8080", program, target]
+    host = cli.start("run", *command)
+    process = host.stderr.readline().decode().strip()
+    port = published_port(host)
+    said = host.stdout.readline()
+    wait_for(lambda: host.stdout.readline() == b"listening\n", "the guest listens")
+    assert ask(port, "one") == "you said one\n"
+    out, _ = host.communicate(timeout=WAIT_S)
+    assert (host.returncode, said, out) == (0, b"echo hello\n", b"served\n")
+    assert cli("replay", process).out == "echo hello\nlistening\nserved\n"
+
+
 def test_nothing_is_reached_by_default(cli: Cli, echo: int):
     """Without a rule neither names nor addresses lead anywhere."""
     for target in (f"host.internal:{echo}", f"127.0.0.1:{echo}", f"10.86.0.1:{echo}"):

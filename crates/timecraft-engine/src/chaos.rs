@@ -75,7 +75,10 @@ impl<S: System> Chaos<S> {
     }
 
     fn decide(&mut self, call: Call, args: &[u64], memory: &Memory<'_>) -> Option<Decision> {
-        let faults = faults_of(call, self.sockets.is_socket(args));
+        let faults = match call {
+            Call::PathOpen if self.sockets.is_stream_beneath(args).is_some() => PATH_FAULTS,
+            call => faults_of(call, self.sockets.is_socket(args)),
+        };
         let first = faults.first()?;
         if self.random.next() >> (u64::BITS - DRAW_BITS) >= self.threshold {
             return None;
@@ -170,6 +173,17 @@ enum Decision {
     Reset,
     RefuseLater(Errno),
 }
+
+/// The faults of a socket that is opened as a path.
+const PATH_FAULTS: &[Fault] = &[
+    Fault::Error(Errno::Connrefused),
+    Fault::Error(Errno::Timedout),
+    Fault::Error(Errno::Hostunreach),
+    Fault::Error(Errno::Netunreach),
+    Fault::Error(Errno::Noent),
+    Fault::Error(Errno::Mfile),
+    Fault::Delay,
+];
 
 /// How many bytes a read or write could transfer; 0 for other calls. The list of buffers is the second argument of each
 /// call that has one.

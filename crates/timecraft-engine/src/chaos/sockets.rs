@@ -8,9 +8,17 @@ use crate::{Call, Errno, Memory};
 /// Sockets that are known at a time; others have no faults but errors that pass.
 const SOCKETS_MAX: usize = 1024;
 
+/// Directories whose names are sockets, and whether these are streams. Guests that open sockets as paths look up the
+/// names of their preopens first.
+const DIRECTORIES: [(&[u8], bool); 2] = [(b"/dev/tcp", true), (b"/dev/udp", false)];
+
 /// The open sockets, by descriptor.
 #[derive(Debug, Default)]
-pub(super) struct Sockets(BTreeMap<u32, Socket>);
+pub(super) struct Sockets {
+    open: BTreeMap<u32, Socket>,
+    /// The descriptors of [`DIRECTORIES`].
+    directories: [Option<u32>; DIRECTORIES.len()],
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Socket {
@@ -49,20 +57,27 @@ fn u32_at(memory: &Memory<'_>, ptr: u64) -> Option<u32> {
 }
 
 impl Sockets {
+    /// Whether a path that is opened there is a connection; if so, whether it is a stream.
+    pub fn is_stream_beneath(&self, args: &[u64]) -> Option<bool> {
+        let fd = *args.first()? as u32;
+        let found = self.directories.iter().zip(DIRECTORIES).find(|(directory, _)| **directory == Some(fd));
+        found.map(|(_, (_, is_stream))| is_stream)
+    }
+
     /// The socket that a call is about: its first argument, for all calls that matter here.
     fn of(&self, args: &[u64]) -> Option<&Socket> {
-        self.0.get(&(*args.first()? as u32))
+        self.open.get(&(*args.first()? as u32))
     }
 
     fn of_mut(&mut self, args: &[u64]) -> Option<&mut Socket> {
-        self.0.get_mut(&(*args.first()? as u32))
+        self.open.get_mut(&(*args.first()? as u32))
     }
 
     fn add(&mut self, fd: Option<u32>, socket: Socket) {
         if let Some(fd) = fd
-            && (self.0.len() < SOCKETS_MAX || self.0.contains_key(&fd))
+            && (self.open.len() < SOCKETS_MAX || self.open.contains_key(&fd))
         {
-            self.0.insert(fd, socket);
+            self.open.insert(fd, socket);
         }
     }
 
@@ -131,6 +146,22 @@ impl Sockets {
             }
             Call::SockAccept => self.add(u32_at(memory, args[2]), accepted(is_nonblock(args[1] as u16))),
             Call::SockAcceptV1 => self.add(u32_at(memory, args[1]), accepted(false)),
+            Call::FdPrestatDirName => {
+                let name = memory.peek(args[1] as u32, args[2] as u32).unwrap_or_default();
+                let found = DIRECTORIES
+                    .iter()
+                    .position(|(directory, _)| name.strip_suffix(b"\0").unwrap_or(name) == *directory);
+                if let Some(index) = found {
+                    self.directories[index] = Some(args[0] as u32);
+                }
+            }
+            Call::PathOpen => {
+                if let Some(is_stream) = self.is_stream_beneath(args) {
+                    let state = if is_stream { State::Connected } else { State::Idle };
+                    let nonblock = is_nonblock(args[7] as u16);
+                    self.add(u32_at(memory, args[8]), Socket { is_stream, nonblock, state });
+                }
+            }
             Call::FdFdstatGet => self.learn(args, memory),
             Call::FdFdstatSetFlags => {
                 if let Some(socket) = self.of_mut(args) {
@@ -138,12 +169,14 @@ impl Sockets {
                 }
             }
             Call::FdClose => {
-                self.0.remove(&(args[0] as u32));
+                let fd = args[0] as u32;
+                self.open.remove(&fd);
+                self.directories.iter_mut().filter(|directory| **directory == Some(fd)).for_each(|gone| *gone = None);
             }
             Call::FdRenumber if args[0] != args[1] => {
-                let (moved, to) = (self.0.remove(&(args[0] as u32)), args[1] as u32);
-                self.0.remove(&to);
-                self.0.extend(moved.map(|socket| (to, socket)));
+                let (moved, to) = (self.open.remove(&(args[0] as u32)), args[1] as u32);
+                self.open.remove(&to);
+                self.open.extend(moved.map(|socket| (to, socket)));
             }
             // Only who is connected can.
             _ if sends(call) => self.set_connected(args),

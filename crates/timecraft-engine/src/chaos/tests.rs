@@ -26,6 +26,7 @@ impl System for Calm {
         self.0.push((call, args.to_vec(), memory.transfer_max()));
         match call {
             Call::SockOpen | Call::SockAccept => memory.write_u32(args[2] as u32, FD as u32).unwrap(),
+            Call::PathOpen => memory.write_u32(args[8] as u32, FD as u32).unwrap(),
             Call::SockAcceptV1 => memory.write_u32(args[1] as u32, FD as u32).unwrap(),
             Call::SockGetsockopt => memory.write_u32(args[3] as u32, 0).unwrap(),
             Call::FdFdstatGet => memory.write(args[1] as u32, &[filetype::SOCKET_STREAM, 0, 4, 0]).unwrap(),
@@ -234,6 +235,26 @@ fn every_socket_call_has_the_faults_that_it_can_have() {
             assert_eq!(outcomes.into_iter().collect::<Vec<_>>().join(" "), expected, "{call:?} {kind} {nonblock}");
         }
     }
+}
+
+#[test]
+fn sockets_that_are_paths_have_faults_of_sockets() {
+    let mut outcomes = BTreeSet::new();
+    let mut resets = 0;
+    for seed in 0..300 {
+        let mut guest = Guest::new(1.0, seed);
+        guest.memory[0x40..0x48].copy_from_slice(b"/dev/tcp");
+        guest.calm(Call::FdPrestatDirName, &[3, 0x40, 8]);
+        outcomes.insert(guest.call(Call::PathOpen, &[3, 0, 0, 0, 0, 0, 0, 4, OUT]).name());
+        guest.calm(Call::PathOpen, &[3, 0, 0, 0, 0, 0, 0, 4, OUT]);
+        resets += u32::from(guest.call(Call::FdRead, &args_of(Call::FdRead)) == Errno::Connreset);
+        // Elsewhere files are files, and so they are there once it is closed.
+        guest.calm(Call::FdClose, &[3]);
+        assert_ne!(guest.call(Call::PathOpen, &[3, 0, 0, 0, 0, 0, 0, 4, OUT]), Errno::Connrefused);
+    }
+    let expected = "ECONNREFUSED EHOSTUNREACH EMFILE ENETUNREACH ENOENT ESUCCESS ETIMEDOUT";
+    assert_eq!(outcomes.into_iter().collect::<Vec<_>>().join(" "), expected);
+    assert!(resets > 30, "{resets}");
 }
 
 #[test]

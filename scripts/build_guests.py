@@ -35,6 +35,8 @@ C_FLAGS = ("--target=wasm32-wasi", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werr
 SHIM = ROOT / "guest-python" / "shim"
 C_PACKAGES = "clang-16 lld-16 wasi-libc libclang-rt-16-dev-wasm32"
 """Debian's and Ubuntu's."""
+PREBUILT = TESTS / "c" / "prebuilt"
+"""The C programs as modules, with digests of their sources: few machines have a clang for WASI."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,15 @@ def go_version() -> str:
 
 
 @cache
+def has_clang() -> bool:
+    """Whether C programs can be built here."""
+    try:
+        return bool(clang())
+    except BuildError:
+        return False
+
+
+@cache
 def clang() -> str:
     """A clang that makes modules of C programs."""
     for name in filter(shutil.which, CLANGS):
@@ -155,10 +166,17 @@ def clang_version() -> str:
 
 
 def digest(guest: Guest) -> str:
-    """A hash of everything a build of this guest depends on: its Go module is small, so all of it."""
+    """A hash of everything a build of this guest depends on."""
+    if guest.is_c and not has_clang():
+        return source_digest(guest)
     version = clang_version() if guest.is_c else go_version()
+    built = "\0".join([version, *guest.command(Path(guest.output.name)), source_digest(guest)])
+    return hashlib.sha256(built.encode()).hexdigest()
+
+
+def source_digest(guest: Guest) -> str:
+    """A hash of a guest's sources: its Go module is small, so all of it."""
     state = hashlib.sha256()
-    state.update("\0".join([version, *guest.command(Path(guest.output.name))]).encode())
     for path in sorted(guest.module.rglob("*")):
         suffixes = {".c", ".h"} if guest.is_c else SOURCES
         if path.is_file() and path.suffix in suffixes and is_source(path.relative_to(guest.module), guest):
@@ -178,8 +196,36 @@ def is_source(relative: Path, guest: Guest) -> bool:
     return len(relative.parts) == 1 or top == own or not (guest.module / top / "main.go").exists()
 
 
+def prebuilt_digests() -> dict[str, str]:
+    """Of the sources that the prebuilt modules were made of, by program."""
+    digests: dict[str, str] = json.loads((PREBUILT / "sources.json").read_text())
+    return digests
+
+
+def keep_prebuilt() -> None:
+    """Makes the C programs, as they are now, the prebuilt ones."""
+    PREBUILT.mkdir(exist_ok=True)
+    digests = {}
+    for guest in c_programs(TESTS / "c", TESTS / "build"):
+        build(guest)
+        shutil.copyfile(guest.output, PREBUILT / guest.output.name)
+        digests[guest.output.stem] = source_digest(guest)
+    (PREBUILT / "sources.json").write_text(json.dumps(digests, indent=2) + "\n")
+
+
+def take_prebuilt(guest: Guest) -> None:
+    """Puts a prebuilt module where a build would. Raises BuildError if its sources have changed since."""
+    if prebuilt_digests().get(guest.output.stem) != source_digest(guest):
+        clang()
+        raise BuildError(f"{guest.package} has changed since it was built")
+    shutil.copyfile(PREBUILT / guest.output.name, guest.output)
+
+
 def build(guest: Guest) -> None:
     guest.output.parent.mkdir(parents=True, exist_ok=True)
+    if guest.is_c and not has_clang():
+        take_prebuilt(guest)
+        return
     # A name of its own, then a rename: two builds at once, or an interrupted one, leave no half-written module.
     partial = guest.output.with_name(f".{guest.output.name}.{os.getpid()}")
     try:
@@ -199,10 +245,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=GROUPS, help="build this group; may be repeated")
     parser.add_argument("--force", action="store_true", help="build even what is up to date")
+    parser.add_argument("--keep-c", action="store_true", help="build the C programs into tests/guests/c/prebuilt")
     parser.add_argument("--list", action="store_true", help="print the modules and build nothing")
     parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     options = parser.parse_args()
 
+    if options.keep_c:
+        keep_prebuilt()
+        return 0
     selected = options.only or ("tests", "net", "bench", "real")
     guests = list(dict.fromkeys(guest for group in selected for guest in guests_of(group)))
     if options.list:

@@ -1,8 +1,10 @@
 """Style and structure as tests: what a reviewer would otherwise have to look for."""
 
 import ast
+import importlib.util
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -273,3 +275,14 @@ def test_each_host_call_is_described():
 def test_scripts_are_python():
     """One language for scripts, and that one is linted and typed."""
     assert not [name_of(path) for path in tracked(".sh")]
+
+
+def test_prebuilt_programs_are_of_the_sources_that_are_here():
+    """Machines without a clang for WASI test the same C programs as those that have one."""
+    spec = importlib.util.spec_from_file_location("build_guests", ROOT / "scripts" / "build_guests.py")
+    builder = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = builder
+    spec.loader.exec_module(builder)
+    programs = builder.c_programs(builder.TESTS / "c", builder.TESTS / "build")
+    current = {guest.output.stem: builder.source_digest(guest) for guest in programs}
+    assert builder.prebuilt_digests() == current, "scripts/build_guests.py --keep-c"

@@ -77,11 +77,9 @@ def test_truncated(share: float, cli: Cli, tmp_path: Path):
 
 
 def test_paths_of_modules(cli: Cli, tmp_path: Path):
-    """A missing module is 127, a directory or a Python file is told apart."""
+    """A missing module is 127, a directory is told apart."""
     refused(cli, tmp_path / "missing.wasm", "there is no such file", code=MISSING)
     refused(cli, tmp_path, "Is a directory")
-    (tmp_path / "a.py").write_text("print(1)\n")
-    refused(cli, tmp_path / "a.py", "Python guests come in a later version", code=REFUSED)
     done = cli("run", "-", code=BAD, stdin=b"")
     said(done, "the file is empty")
     assert cli("run", "-q", "-", stdin=guest("hello").read_bytes()).stdout

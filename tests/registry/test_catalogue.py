@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -121,6 +123,20 @@ def test_a_locked_catalogue_is_told(tmp_path):
     other.close()
     catalogue.insert(make(1))
     catalogue.close()
+
+
+def test_many_create_it_at_once(tmp_path):
+    """The first runs on a machine may start together."""
+    count = 8
+    barrier = threading.Barrier(count)
+
+    def create(path):
+        barrier.wait()
+        Catalogue(str(path)).close()
+
+    with ThreadPoolExecutor(count) as pool:
+        for number in range(40):
+            list(pool.map(create, [tmp_path / f"{number}.db"] * count))
 
 
 def test_an_id_twice_is_an_error(catalogue):

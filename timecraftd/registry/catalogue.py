@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -24,6 +25,7 @@ from timecraftd.model import (
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 10.0
 CANDIDATES_MAX = 8
+_WAL_RETRY_S = 0.005
 
 _MIGRATIONS = {
     0: """
@@ -55,6 +57,7 @@ class Catalogue:
     def __init__(self, path: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         """Opens or creates the catalogue. Raises StateError, StateVersionError, StateBusyError."""
         self._path = path
+        self._busy_timeout_s = busy_timeout_s
         with self._errors():
             self._db = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)
             try:
@@ -201,7 +204,7 @@ class Catalogue:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
     def _migrate(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
+        self._enter_wal()
         self._db.execute("BEGIN IMMEDIATE")
         try:
             version = self._version()  # another process may have been faster
@@ -214,6 +217,20 @@ class Catalogue:
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
+
+    def _enter_wal(self) -> None:
+        # Of two connections that enter WAL mode at once SQLite refuses one without regard to its timeout: each
+        # would wait for the other's read lock. Asking again begins without that lock.
+        deadline = time.monotonic() + self._busy_timeout_s
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_WAL_RETRY_S)
+            else:
+                return
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

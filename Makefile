@@ -110,6 +110,7 @@ lint-fast: build ## the static checks that take seconds: ruff, mypy, stubtest, i
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest timecraftd._native
 	$(BIN)/lint-imports --no-cache | tail -n 3
+	$(BIN)/python scripts/protos.py --check
 	cargo fmt --all --check
 
 .PHONY: clippy
@@ -121,6 +122,10 @@ clippy: tools ## clippy, pedantic, on all targets
 deny: ## licences, advisories and sources of the Rust dependencies, by cargo-deny if it is installed
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level warn check; \
 	else echo 'NOT CHECKED: cargo-deny is not installed (cargo install --locked cargo-deny)' >&2; fi
+
+.PHONY: protos
+protos: build ## make timecraftd/api/v1 from proto/
+	@$(BIN)/python scripts/protos.py
 
 .PHONY: format
 format: tools ## format Python and Rust

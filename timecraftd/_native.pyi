@@ -184,6 +184,8 @@ class Guest:
 
         Python signal handlers run while waiting; an exception from one propagates and the guest goes on.
         """
+    def fileno(self) -> int:
+        """Readable once the guest is over, and `wait` returns at once. The guest's own: don't close it."""
     def kill(self, signal: int) -> None:
         """Ends the guest within 100 ms, as by a signal (15, 9, 2...). The first reason stands. Idempotent."""
     def memory_bytes(self) -> int:

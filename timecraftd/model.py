@@ -25,8 +25,10 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 
 
 class ProcessState(StrEnum):
-    """Where a process is in its life. All but `running` are ends."""
+    """Where a process is in its life. All but `queued` and `running` are ends."""
 
+    QUEUED = "queued"
+    """It waits for room on its node; nothing of it has run."""
     RUNNING = "running"
     EXITED = "exited"
     """The guest returned or called proc_exit."""

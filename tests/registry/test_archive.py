@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 from tests.testing import FakeNative, make_runtime, module
-from timecraftd.embedded import Runtime, Streams
+from timecraftd.embedded import Runtime
 from timecraftd.engine.request import RunRequest
 from timecraftd.engine.spec import MountSpec
 from timecraftd.errors import ArchiveError, ObjectDamagedError, ProcessStateError
 from timecraftd.model import Digest, ProcessState
 from timecraftd.registry.archive import INDEX_NAME, ArchiveBounds, export_process, import_process
+from timecraftd.running import Streams
 
 BOUNDS = ArchiveBounds(1 << 20, 1 << 20, 100)
 Files = dict[str, bytes]

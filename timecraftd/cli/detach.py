@@ -12,7 +12,7 @@ from timecraftd.cli.supervise import RestartPolicy, supervise
 from timecraftd.engine.request import RunRequest
 
 if TYPE_CHECKING:
-    from timecraftd.embedded import Running
+    from timecraftd.running import Running
 
 HANDSHAKE_BYTES_MAX = 1 << 16
 
@@ -61,7 +61,7 @@ def _host(
                 _tell(pipe, {"id": running.process.id, "published": running.published})
                 told = True
 
-        from timecraftd.embedded import Streams
+        from timecraftd.running import Streams
 
         code = supervise(context, module, request, Streams(), trace_fd=None, policy=policy, started=started)
         context.close()

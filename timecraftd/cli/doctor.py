@@ -219,8 +219,9 @@ def check_self_test(context: Context) -> tuple[Level, str]:
 
 def self_test(context: Context, config: Config) -> tuple[bytes, bytes]:
     """What the guest wrote when it ran, and when it was replayed."""
-    from timecraftd.embedded import Runtime, Streams
+    from timecraftd.embedded import Runtime
     from timecraftd.engine.request import RunRequest
+    from timecraftd.running import Streams
 
     runtime = Runtime(config, engine=context.runtime.engine, logs=context.runtime.logs)
     outputs = []

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Resumes; returns the guest's exit code."""
-    from timecraftd.embedded import Streams
+    from timecraftd.running import Streams
 
     runtime = context.runtime
     process = runtime.process(args.id)

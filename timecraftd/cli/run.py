@@ -16,8 +16,8 @@ from timecraftd.errors import ConfigError, NotFoundError, UsageError
 from timecraftd.model import is_name
 
 if TYPE_CHECKING:
-    from timecraftd.embedded import Running
     from timecraftd.engine.spec import Sockets
+    from timecraftd.running import Running
 
 ENV_FILE_BYTES_MAX = 1 << 20
 MOUNT_MODES = ("rw", "ro", "immutable")
@@ -154,7 +154,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         from timecraftd.cli.detach import detach
 
         return detach(context, module, request, policy)
-    from timecraftd.embedded import Streams
+    from timecraftd.running import Streams
 
     is_typed = args.module == "-" and is_terminal(0)
     stdin = None if args.restrict or (args.module == "-" and not is_typed) else _open_descriptor(0)

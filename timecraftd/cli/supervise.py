@@ -14,9 +14,9 @@ from timecraftd.units import format_duration
 
 if TYPE_CHECKING:
     from timecraftd.config import RestartConfig
-    from timecraftd.embedded import Running, Streams
     from timecraftd.engine.request import RunRequest
     from timecraftd.engine.runtime import Guest, Outcome
+    from timecraftd.running import Running, Streams
 
 INTERRUPTS_MAX = 3
 """So many signals end the host at once; the log is recovered later."""

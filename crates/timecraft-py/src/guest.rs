@@ -1,6 +1,7 @@
 //! Guests under way.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -41,6 +42,10 @@ impl Guest {
                 return Ok(None);
             }
         }
+    }
+
+    fn fileno(&self) -> RawFd {
+        self.0.over().as_raw_fd()
     }
 
     fn kill(&self, signal: u8) {

@@ -1,12 +1,14 @@
 //! One guest, on its own thread.
 
 use std::fmt::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{EventfdFlags, eventfd};
 use sha2::{Digest, Sha256};
 use wasmer::{ExternType, Instance, Module, RuntimeError, Store};
 use wasmer_vm::interrupt_registry;
@@ -233,10 +235,26 @@ fn value_type(ty: wasmer::Type) -> &'static str {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slot {
     finished: Mutex<Option<Finished>>,
     changed: Condvar,
+    /// Readable once the guest is over, for those who wait for many things.
+    over: OwnedFd,
+}
+
+impl Slot {
+    fn new() -> std::io::Result<Slot> {
+        let over = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Slot { finished: Mutex::default(), changed: Condvar::new(), over })
+    }
+
+    fn set(&self, finished: Finished) {
+        *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some(finished);
+        self.changed.notify_all();
+        // The counter of an eventfd that is written to once can't overflow.
+        let _ = rustix::io::write(&self.over, &1_u64.to_ne_bytes());
+    }
 }
 
 /// A guest on its own thread. Dropping the handle doesn't end a guest that has begun.
@@ -264,7 +282,7 @@ impl Guest {
         D: FnOnce(S, &mut Finished) + Send + 'static,
     {
         let counters = Arc::new(Counters::default());
-        let slot = Arc::new(Slot::default());
+        let slot = Arc::new(Slot::new()?);
         let (its_kill, its_counters, its_slot) = (Arc::clone(&kill), Arc::clone(&counters), Arc::clone(&slot));
         let (begin, signal) = sync_channel(1);
         std::thread::Builder::new().name("timecraft-guest".into()).spawn(move || {
@@ -279,8 +297,7 @@ impl Guest {
             }));
             // Whoever waits must learn that it is over, even if that is a bug of ours.
             let (finished, store) = over.unwrap_or_else(|panic| (Finished::broken(&panic, artifact), None));
-            *its_slot.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some(finished);
-            its_slot.changed.notify_all();
+            its_slot.set(finished);
             // Giving back gigabytes of address space takes milliseconds, for which nobody waits.
             drop(store);
         })?;
@@ -304,6 +321,11 @@ impl Guest {
             .wait_timeout_while(guard, timeout, |finished| finished.is_none())
             .unwrap_or_else(PoisonError::into_inner);
         guard.clone()
+    }
+
+    /// A descriptor that is readable once the guest is over.
+    pub fn over(&self) -> BorrowedFd<'_> {
+        self.slot.over.as_fd()
     }
 
     /// Ends the guest within 100 ms; the first reason stands.

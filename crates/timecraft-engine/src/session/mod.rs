@@ -6,6 +6,7 @@ mod replay;
 mod resume;
 mod throttle;
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -90,6 +91,11 @@ impl Session {
         let finished = self.guest.wait(timeout)?;
         let (written, replayed) = (lock(&self.shared.written).clone(), lock(&self.shared.replayed).clone());
         Some(outcome::of(&finished, &written, &replayed))
+    }
+
+    /// A descriptor that is readable once `wait` has an outcome.
+    pub fn over(&self) -> BorrowedFd<'_> {
+        self.guest.over()
     }
 
     /// Ends the guest within 100 ms, as by a signal. The first reason stands.

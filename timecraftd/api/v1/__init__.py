@@ -1,0 +1,1 @@
+"""Generated from proto/timecraft/v1 by `make protos`."""

@@ -34,7 +34,7 @@ PROCESS_STATE_CRASHED: ProcessState
 PROCESS_STATE_FAILED: ProcessState
 
 class Process(_message.Message):
-    __slots__ = ("id", "name", "module", "module_name", "config", "runtime", "state", "created_at", "started_at", "ended_at", "exit_code", "message", "pid", "recorded", "epoch", "last_seq", "log_bytes", "restart_of", "imported", "restart", "owner")
+    __slots__ = ("id", "name", "module", "module_name", "config", "runtime", "state", "created_at", "started_at", "ended_at", "exit_code", "message", "pid", "recorded", "epoch", "last_seq", "log_bytes", "restart_of", "imported", "restart", "owner", "short_id")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODULE_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,7 @@ class Process(_message.Message):
     IMPORTED_FIELD_NUMBER: _ClassVar[int]
     RESTART_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
+    SHORT_ID_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     module: str
@@ -77,7 +78,8 @@ class Process(_message.Message):
     imported: bool
     restart: RestartPolicy
     owner: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., module: _Optional[str] = ..., module_name: _Optional[str] = ..., config: _Optional[str] = ..., runtime: _Optional[str] = ..., state: _Optional[_Union[ProcessState, str]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exit_code: _Optional[int] = ..., message: _Optional[str] = ..., pid: _Optional[int] = ..., recorded: _Optional[bool] = ..., epoch: _Optional[int] = ..., last_seq: _Optional[int] = ..., log_bytes: _Optional[int] = ..., restart_of: _Optional[str] = ..., imported: _Optional[bool] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., owner: _Optional[str] = ...) -> None: ...
+    short_id: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., module: _Optional[str] = ..., module_name: _Optional[str] = ..., config: _Optional[str] = ..., runtime: _Optional[str] = ..., state: _Optional[_Union[ProcessState, str]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exit_code: _Optional[int] = ..., message: _Optional[str] = ..., pid: _Optional[int] = ..., recorded: _Optional[bool] = ..., epoch: _Optional[int] = ..., last_seq: _Optional[int] = ..., log_bytes: _Optional[int] = ..., restart_of: _Optional[str] = ..., imported: _Optional[bool] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., owner: _Optional[str] = ..., short_id: _Optional[str] = ...) -> None: ...
 
 class RestartPolicy(_message.Message):
     __slots__ = ("mode", "retries_max")
@@ -461,13 +463,15 @@ class LogsRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., follow: _Optional[bool] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class LogsResponse(_message.Message):
-    __slots__ = ("time", "stream", "data", "start_at")
+    __slots__ = ("time", "stream", "data", "start_at", "caught_up")
     TIME_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     START_AT_FIELD_NUMBER: _ClassVar[int]
+    CAUGHT_UP_FIELD_NUMBER: _ClassVar[int]
     time: _duration_pb2.Duration
     stream: int
     data: bytes
     start_at: _timestamp_pb2.Timestamp
-    def __init__(self, time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream: _Optional[int] = ..., data: _Optional[bytes] = ..., start_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    caught_up: bool
+    def __init__(self, time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream: _Optional[int] = ..., data: _Optional[bytes] = ..., start_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., caught_up: _Optional[bool] = ...) -> None: ...

@@ -1,7 +1,6 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
-from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -72,14 +71,12 @@ class TraceRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., layer: _Optional[_Union[TraceRequest.Layer, str]] = ..., form: _Optional[str] = ..., timestamps: _Optional[str] = ..., verbose: _Optional[bool] = ..., color: _Optional[bool] = ..., follow: _Optional[bool] = ..., start_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., start_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., calls: _Optional[_Iterable[str]] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., side: _Optional[str] = ...) -> None: ...
 
 class TraceResponse(_message.Message):
-    __slots__ = ("text", "notes", "ended_early")
+    __slots__ = ("text", "notes")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
-    ENDED_EARLY_FIELD_NUMBER: _ClassVar[int]
     text: bytes
     notes: _containers.RepeatedScalarFieldContainer[str]
-    ended_early: bool
-    def __init__(self, text: _Optional[bytes] = ..., notes: _Optional[_Iterable[str]] = ..., ended_early: _Optional[bool] = ...) -> None: ...
+    def __init__(self, text: _Optional[bytes] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReplayRequest(_message.Message):
     __slots__ = ("id", "until_seq", "until_time", "trace", "verify", "other_module")
@@ -133,10 +130,10 @@ class DescribeRequest(_message.Message):
     def __init__(self, kind: _Optional[_Union[ObjectKind, str]] = ..., id: _Optional[str] = ...) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("value",)
-    VALUE_FIELD_NUMBER: _ClassVar[int]
-    value: _struct_pb2.Struct
-    def __init__(self, value: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
 
 class ListObjectsRequest(_message.Message):
     __slots__ = ("kind", "ids", "page_size", "page_token")
@@ -151,12 +148,12 @@ class ListObjectsRequest(_message.Message):
     def __init__(self, kind: _Optional[_Union[ObjectKind, str]] = ..., ids: _Optional[_Iterable[str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListObjectsResponse(_message.Message):
-    __slots__ = ("values", "next_page_token")
-    VALUES_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("json", "next_page_token")
+    JSON_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    values: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]
+    json: _containers.RepeatedScalarFieldContainer[str]
     next_page_token: str
-    def __init__(self, values: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, json: _Optional[_Iterable[str]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
     __slots__ = ("kind", "id", "compress")
@@ -187,19 +184,30 @@ class ImportResponse(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class PruneRequest(_message.Message):
-    __slots__ = ("older_than", "keep", "dry_run", "idempotency_key")
+    __slots__ = ("older_than", "keep", "crashed", "dry_run", "idempotency_key")
     OLDER_THAN_FIELD_NUMBER: _ClassVar[int]
     KEEP_FIELD_NUMBER: _ClassVar[int]
+    CRASHED_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     older_than: _duration_pb2.Duration
     keep: int
+    crashed: bool
     dry_run: bool
     idempotency_key: str
-    def __init__(self, older_than: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keep: _Optional[int] = ..., dry_run: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    def __init__(self, older_than: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keep: _Optional[int] = ..., crashed: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class PruneResponse(_message.Message):
-    __slots__ = ("value",)
-    VALUE_FIELD_NUMBER: _ClassVar[int]
-    value: _struct_pb2.Struct
-    def __init__(self, value: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    __slots__ = ("removed",)
+    class Removed(_message.Message):
+        __slots__ = ("kind", "id", "size_bytes")
+        KIND_FIELD_NUMBER: _ClassVar[int]
+        ID_FIELD_NUMBER: _ClassVar[int]
+        SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+        kind: str
+        id: str
+        size_bytes: int
+        def __init__(self, kind: _Optional[str] = ..., id: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    removed: _containers.RepeatedCompositeFieldContainer[PruneResponse.Removed]
+    def __init__(self, removed: _Optional[_Iterable[_Union[PruneResponse.Removed, _Mapping]]] = ...) -> None: ...

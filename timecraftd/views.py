@@ -1,43 +1,53 @@
-"""How processes and objects are shown; field names of `-o json` and `-o yaml` are here."""
+"""What verbs ask of a state directory, as data: the command line and the node's services answer from here.
+
+Field names of `-o json` and `-o yaml` are here; how things look is the command line's.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import IO, TYPE_CHECKING, Any, Literal
 
-from timecraftd.embedded import Runtime
-from timecraftd.model import ObjectInfo, ProcessRecord, ProcessState
-from timecraftd.recorder.logs import log_bytes
-from timecraftd.units import format_ago, format_span, rfc3339
+from timecraftd.errors import LogError, ProcessStateError, TimecraftError
+from timecraftd.model import ObjectInfo, ObjectKind, ProcessRecord, ProcessState
+from timecraftd.recorder.logs import Output, TraceQuery, TrafficQuery, log_bytes
+from timecraftd.recorder.retention import RetentionPolicy, expired
+from timecraftd.units import rfc3339
 
-_WORDS = {
-    ProcessState.EXITED: "Exited",
-    ProcessState.TRAPPED: "Trapped",
-    ProcessState.KILLED: "Killed",
-    ProcessState.LIMIT: "Limit",
-    ProcessState.CRASHED: "Crashed",
-    ProcessState.FAILED: "Failed",
-}
+if TYPE_CHECKING:
+    from timecraftd.embedded import Runtime
+    from timecraftd.engine.runtime import Outcome
+    from timecraftd.timemachine.traffic import Traffic
 
+POLL_S = 0.02
+HARD_S = 2.0
+"""How long a host may take to end its guest after SIGKILL was asked for, before it is killed itself."""
+FOLLOW_INTERVAL_S = 0.1
+STRING_BYTES = 32
+STRING_BYTES_VERBOSE = 1 << 16
+STRING_BYTES_EXPORTED = 1 << 20
 
-def status(process: ProcessRecord, now_ns: int) -> str:
-    """`Up 3 minutes`, `Exited (0) 2 minutes ago`."""
-    if process.state is ProcessState.RUNNING:
-        return f"Up {format_span(now_ns - process.started_ns)}"
-    code = f" ({process.exit_code})" if process.exit_code is not None else ""
-    ended = process.ended_ns if process.ended_ns is not None else process.created_ns
-    return f"{_WORDS[process.state]}{code} {format_ago(now_ns - ended)}"
+Layer = Literal["syscall", "network", "request"]
+Form = Literal["text", "json", "yaml"]
+Timestamps = Literal["none", "relative", "absolute"]
 
-
-def process_bytes(runtime: Runtime, process: ProcessRecord) -> int:
-    """Space that a process's log takes."""
-    if process.state is ProcessState.RUNNING:
-        return log_bytes(runtime.registry.home.log_dir(process.id))
-    return process.log_bytes
+# ---- processes
 
 
-def process_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
-    """A process as data."""
+def sized(runtime: Runtime, process: ProcessRecord) -> ProcessRecord:
+    """A process with the space that its log takes now: that of a running one is written down at its end only."""
+    if process.state is not ProcessState.RUNNING:
+        return process
+    return replace(process, log_bytes=log_bytes(runtime.registry.home.log_dir(process.id)))
+
+
+def process_data(process: ProcessRecord) -> dict[str, object]:
+    """A process, as `sized` gives it, as data."""
     return {
         "id": process.id,
         "name": process.name or None,
@@ -50,12 +60,12 @@ def process_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
         "message": process.message or None,
         "pid": process.pid if process.state is ProcessState.RUNNING else None,
         "created_at": rfc3339(process.created_ns),
-        "started_at": rfc3339(process.started_ns),
+        "started_at": None if process.state is ProcessState.QUEUED else rfc3339(process.started_ns),
         "ended_at": None if process.ended_ns is None else rfc3339(process.ended_ns),
         "recorded": process.recorded,
         "epoch": process.epoch,
         "last_seq": process.last_seq,
-        "size_bytes": process_bytes(runtime, process),
+        "size_bytes": process.log_bytes,
         "restart_of": process.restart_of or None,
         "imported": process.imported,
     }
@@ -103,6 +113,9 @@ def log_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
     }
 
 
+# ---- objects
+
+
 def object_data(runtime: Runtime, info: ObjectInfo) -> dict[str, object]:
     """A config or a runtime as data."""
     return {
@@ -134,3 +147,398 @@ def module_data(runtime: Runtime, info: ObjectInfo) -> dict[str, object]:
         "memory_min_bytes": record.memory_min_bytes if record else None,
         "created_at": rfc3339(record.created_ns if record else info.modified_ns),
     }
+
+
+def listing(runtime: Runtime, kind: str, references: Sequence[str] = ()) -> Iterator[dict[str, object]]:
+    """What `get` tells of modules, configs, runtimes, trees or logs, newest first; of these only if any are named.
+
+    Raises NotFoundError, AmbiguousIdError.
+    """
+    if kind == "log":
+        found = [runtime.process(reference) for reference in references] if references else runtime.processes()
+        return (_listed_log(runtime, process) for process in found if process.recorded)
+    object_kind = ObjectKind(kind)
+    infos = list(runtime.registry.objects.stored(object_kind))
+    if references:
+        wanted = {runtime.registry.resolve_object(object_kind, reference) for reference in references}
+        infos = [info for info in infos if info.digest in wanted]
+    infos.sort(key=lambda info: info.modified_ns, reverse=True)
+    show = {ObjectKind.MODULE: module_data, ObjectKind.TREE: tree_data}.get(object_kind, object_data)
+    return (show(runtime, info) for info in infos)
+
+
+def _listed_log(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
+    try:
+        return log_data(runtime, process)
+    except LogError as error:  # one damaged log must not hide the others
+        return {"id": process.id, "error": str(error)}
+
+
+# ---- one thing in detail
+
+
+def describe(runtime: Runtime, kind: str, reference: str) -> dict[str, object]:
+    """All that is known of one process, log or object. Raises NotFoundError, AmbiguousIdError, LogError."""
+    if kind == "log":
+        return log_data(runtime, runtime.process(reference))
+    if kind == "process":
+        return _process(runtime, runtime.process(reference))
+    object_kind = ObjectKind(kind)
+    digest = runtime.registry.resolve_object(object_kind, reference)
+    data = runtime.registry.objects.get(object_kind, digest)
+    info = next(info for info in runtime.registry.objects.stored(object_kind) if info.digest == digest)
+    if object_kind is ObjectKind.MODULE:
+        return _module(runtime, info, data)
+    return _tree(runtime, info) if object_kind is ObjectKind.TREE else object_data(runtime, info)
+
+
+def _tree(runtime: Runtime, info: ObjectInfo) -> dict[str, object]:
+    manifest = runtime.registry.trees.manifest(info.digest)
+    path = runtime.registry.trees.path(info.digest)
+    return tree_data(runtime, info) | {
+        "directories": manifest["directories"],
+        "links": [{"path": path, "target": target} for path, target in manifest["links"].items()],
+        "contents": [
+            {
+                "path": path,
+                "size_bytes": file["size"],
+                "modified_at": rfc3339(file["mtime_ns"]),
+                "sha256": file["sha256"],
+            }
+            for path, file in manifest["files"].items()
+        ],
+        "processes": [process.id for process in runtime.processes() if path in runtime.trees_of(process)],
+    }
+
+
+def _process(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
+    data = process_data(sized(runtime, process))
+    try:
+        config = json.loads(runtime.registry.objects.get(ObjectKind.CONFIG, process.config))
+        data |= {name: config[name] for name in ("args", "env", "mounts", "function", "limits", "chaos")}
+        data["network"] = network_data(runtime, process, config.get("network", {}))
+    except TimecraftError as error:
+        data["config_error"] = str(error)
+    if process.recorded:
+        try:
+            log = log_data(runtime, process)
+            log.pop("id")
+            data["log"] = log
+        except TimecraftError as error:
+            data["log_error"] = str(error)
+        try:
+            runtime.check_replayable(process)
+            data["replayable"] = True
+        except TimecraftError as error:
+            data |= {"replayable": False, "replay_error": str(error)}
+    return data
+
+
+def _module(runtime: Runtime, info: ObjectInfo, wasm: bytes) -> dict[str, object]:
+    data = module_data(runtime, info)
+    inspected = runtime.engine.inspect(wasm)
+    data |= {
+        "memory_min_bytes": inspected.memory_min_bytes,
+        "memory_max_bytes": inspected.memory_max_bytes,
+        "functions": inspected.functions,
+        "imports": [{"module": module, "name": name, "type": kind} for module, name, kind in inspected.imports],
+        "exports": [{"name": name, "type": kind} for name, kind in inspected.exports],
+        "processes": [process.id for process in runtime.processes() if process.module == info.digest],
+    }
+    return data
+
+
+# ---- logs and traces
+
+
+def follower(
+    runtime: Runtime, process: ProcessRecord, pause: Callable[[float], object] = time.sleep
+) -> Callable[[], bool]:
+    """A function that, at the end of what a log holds, waits a little and says whether there may be more.
+
+    `pause` waits for so many seconds; if it returns what is true (as `threading.Event.wait` does), it is enough.
+    """
+
+    def wait() -> bool:
+        return runtime.is_running(process) and not pause(FOLLOW_INTERVAL_S)
+
+    return wait
+
+
+def output(
+    runtime: Runtime, process: ProcessRecord, since_unix_ns: int | None, follow: Callable[[], bool] | None
+) -> tuple[int, Iterator[Output]]:
+    """When a process started (Unix ns), and what it wrote from a time on. `follow` is `follower`'s, or None.
+
+    Raises LogError, ReplayRefusedError.
+    """
+    info = runtime.log_info(process)
+    since_ns = 0 if since_unix_ns is None else since_unix_ns - info.start_unix_ns
+    # A guest may write faster than we read.
+    last_ns = info.last_time_ns if process.state is ProcessState.RUNNING and follow is None else None
+
+    def pieces() -> Iterator[Output]:
+        for piece in runtime.logs.output(runtime.registry.home.log_dir(process.id), follow or bool):
+            if last_ns is not None and piece.time_ns > last_ns:
+                break
+            if piece.time_ns >= since_ns:
+                yield piece
+
+    return info.start_unix_ns, pieces()
+
+
+@dataclass(frozen=True, slots=True)
+class TraceOptions:
+    """What of a process is traced, and how it is shown (docs/traces.md)."""
+
+    layer: Layer
+    form: Form = "text"
+    timestamps: Timestamps | None = None
+    """None is the layer's default."""
+    verbose: bool = False
+    color: bool = False
+    start_ns: int | None = None
+    """Since the start of the process, or since the Unix epoch."""
+    start_is_unix: bool = False
+    duration_ns: int | None = None
+    calls: tuple[str, ...] = ()
+    host: str | None = None
+    port: int | None = None
+    side: Literal["client", "server"] | None = None
+
+
+class Trace:
+    """One trace of one process."""
+
+    def __init__(
+        self, runtime: Runtime, process: ProcessRecord, options: TraceOptions, follow: Callable[[], bool] | None
+    ) -> None:
+        """`follow` is `follower`'s, or None. Raises LogError, ReplayRefusedError, UsageError."""
+        self._runtime = runtime
+        self._process = process
+        self._options = options
+        self._follow = follow
+        self._log_dir = runtime.registry.home.log_dir(process.id)
+        info = runtime.log_info(process)
+        self._start_unix_ns = info.start_unix_ns
+        # A guest may call faster than we read: what came since isn't waited for, unless that is asked for.
+        self._last_ns = info.last_time_ns if process.state is ProcessState.RUNNING and follow is None else None
+        self._traffic = None if options.layer == "syscall" else self._open_traffic()
+
+    def text(self) -> Iterator[bytes]:
+        """What there is to show, in order, in pieces of whole lines. Raises LogDamagedError, UsageError."""
+        if self._traffic is not None:
+            yield from self._traffic.text(self._follow or bool)
+            return
+        options = self._options
+        start_ns = options.start_ns
+        if start_ns is not None and options.start_is_unix:
+            start_ns = max(start_ns - self._start_unix_ns, 0)
+        until_ns = None if options.duration_ns is None else (start_ns or 0) + options.duration_ns
+        if self._last_ns is not None:
+            until_ns = min(until_ns or self._last_ns, self._last_ns)
+        query = TraceQuery(
+            start_ns=start_ns,
+            until_ns=until_ns,
+            json=options.form != "text",
+            string_bytes_max=STRING_BYTES_VERBOSE if options.verbose else STRING_BYTES,
+            timestamps=options.timestamps or "relative",
+            calls=options.calls,
+        )
+        trees = self._runtime.trees_of(self._process)
+        for lines in self._runtime.logs.trace(self._log_dir, query, self._follow or bool, trees):
+            yield _yaml(lines) if options.form == "yaml" else _joined(lines)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of what isn't shown; complete once all text was taken."""
+        notes = [] if self._traffic is None else self._traffic.notes
+        crashed = self._process.state is ProcessState.CRASHED and self._options.duration_ns is None
+        if self._traffic is not None and crashed and not self._traffic.ended:
+            notes = [*notes, f"its log ends with record {self._process.last_seq}, where its host died"]
+        return notes
+
+    def _open_traffic(self) -> Traffic:
+        from timecraftd.engine.request import decode_config
+        from timecraftd.timemachine.traffic import Traffic, given_sockets
+
+        options = self._options
+        assert options.layer != "syscall", "that layer isn't traffic"
+        config = self._runtime.registry.objects.get(ObjectKind.CONFIG, self._process.config)
+        query = TrafficQuery(
+            layer=options.layer,
+            form=options.form,
+            timestamps=options.timestamps or "absolute",
+            verbose=options.verbose,
+            color=options.color and options.form == "text",
+            host=options.host,
+            port=options.port,
+            side=options.side,
+            from_ns=options.start_ns,
+            until_ns=None if options.duration_ns is None else (options.start_ns or 0) + options.duration_ns,
+            is_unix=options.start_is_unix,
+            last_ns=self._last_ns,
+            given=given_sockets(decode_config(config)),
+        )
+        return Traffic(self._runtime.logs, self._log_dir, query)
+
+
+def _joined(lines: Sequence[str]) -> bytes:
+    return b"".join(line.encode("utf-8", "backslashreplace") + b"\n" for line in lines)
+
+
+def _yaml(lines: Sequence[str]) -> bytes:
+    """Lines of JSON as documents of YAML."""
+    import yaml
+
+    return "".join(yaml.safe_dump(json.loads(line), sort_keys=False, explicit_start=True) for line in lines).encode()
+
+
+# ---- replays
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayEnd:
+    """How a replay ended. The fields are those of `Outcome`, and what the process tells of it."""
+
+    kind: str
+    code: int
+    message: str
+    backtrace: tuple[str, ...]
+    last_seq: int | None
+    log_incomplete: bool
+    """The log ends before the process did, because there was no room for more of it."""
+
+
+def check_ended(process: ProcessRecord) -> None:
+    """Only what is over can be replayed. Raises ProcessStateError."""
+    if process.state is ProcessState.RUNNING:
+        raise ProcessStateError(f"process {process.id}: it still runs", "wait for it with `timecraft wait`")
+
+
+def replay_end(runtime: Runtime, process: ProcessRecord, outcome: Outcome) -> ReplayEnd:
+    """How a replay of a process ended."""
+    incomplete = outcome.kind == "log_ended" and runtime.log_info(process).incomplete_from is not None
+    backtrace = tuple(outcome.backtrace)
+    return ReplayEnd(outcome.kind, outcome.code, outcome.message, backtrace, outcome.last_seq, incomplete)
+
+
+# ---- exports
+
+
+def exporter(runtime: Runtime, kind: str, reference: str, *, compress: bool) -> Callable[[IO[bytes]], None]:
+    """A function that writes a process as an archive, an object's bytes, or a log as JSON lines, into a file.
+
+    What can be known before is checked before. Raises NotFoundError, AmbiguousIdError, ProcessStateError, LogError.
+    """
+    if kind == "process":
+        return _process_exporter(runtime, runtime.process(reference), compress=compress)
+    if kind == "log":
+        return _log_exporter(runtime, runtime.process(reference))
+    object_kind = ObjectKind(kind)
+    data = runtime.registry.objects.get(object_kind, runtime.registry.resolve_object(object_kind, reference))
+    return lambda file: _write(file, data)
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    file.write(data)
+
+
+def _process_exporter(runtime: Runtime, process: ProcessRecord, *, compress: bool) -> Callable[[IO[bytes]], None]:
+    if process.state is ProcessState.RUNNING:
+        raise ProcessStateError(f"process {process.id}: it runs", "stop it, or wait for its end, first")
+    if not process.recorded:
+        raise ProcessStateError(f"process {process.id}: was run without recording, there is nothing to export")
+
+    def export(file: IO[bytes]) -> None:
+        from timecraftd.registry.archive import export_process
+
+        lock = runtime.registry.lock(process.id)
+        lock.acquire()
+        try:
+            export_process(runtime.registry, process, file, compress=compress)
+        finally:
+            lock.release()
+
+    return export
+
+
+def _log_exporter(runtime: Runtime, process: ProcessRecord) -> Callable[[IO[bytes]], None]:
+    runtime.log_info(process)
+    query = TraceQuery(json=True, string_bytes_max=STRING_BYTES_EXPORTED, timestamps="absolute")
+
+    def export(file: IO[bytes]) -> None:
+        log_dir = runtime.registry.home.log_dir(process.id)
+        for lines in runtime.logs.trace(log_dir, query, trees=runtime.trees_of(process)):
+            file.write(_joined(lines))
+
+    return export
+
+
+def import_archive(runtime: Runtime, source: IO[bytes], name: str) -> ProcessRecord:
+    """Takes in an exported process. Raises ArchiveError."""
+    from timecraftd.registry.archive import ArchiveBounds, import_process
+
+    bounds = runtime.config.imports
+    limits = ArchiveBounds(bounds.archive_bytes_max, bounds.member_bytes_max, bounds.members_max)
+    return import_process(runtime.registry, source, name, limits)
+
+
+# ---- ends
+
+
+def end(runtime: Runtime, process: ProcessRecord, number: int, patience_s: float) -> None:
+    """Ends a process by a signal, after a while by SIGKILL, then by killing its host. Raises ProcessStateError."""
+    if process.state is not ProcessState.RUNNING:
+        return
+    runtime.kill(process, number)
+    if _gone(runtime, process, patience_s):
+        return
+    runtime.kill(process, signal.SIGKILL)
+    if _gone(runtime, process, HARD_S):
+        return
+    runtime.kill_host(process)
+    if not _gone(runtime, process, HARD_S):
+        raise ProcessStateError(
+            f"process {process.id}: its host (pid {process.pid}) doesn't end", "look at that process"
+        )
+
+
+def _gone(runtime: Runtime, process: ProcessRecord, patience_s: float) -> bool:
+    deadline = time.monotonic() + patience_s
+    while runtime.is_running(process):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def prune(runtime: Runtime, policy: RetentionPolicy | None, *, dry_run: bool) -> list[dict[str, object]]:
+    """Removes processes as a policy says, then what nothing refers to; returns what went, or would go.
+
+    Each is `kind` (process, artifact, or an object's), `id` and `bytes`.
+    """
+    registry = runtime.registry
+    processes = [] if policy is None else expired(runtime.processes(), policy, runtime.now_ns())
+    gone: list[dict[str, object]] = []
+    for process in processes:
+        if not dry_run:
+            try:
+                runtime.remove(process)
+            except ProcessStateError:
+                continue  # resumed meanwhile
+        gone.append({"kind": "process", "id": process.id, "bytes": process.log_bytes})
+    with registry.home.collection_lock(exclusive=True):
+        going = {process.id for process in processes} if dry_run else set()
+        for info in registry.unreferenced(going):
+            size_bytes = registry.object_bytes(info)
+            if not dry_run:
+                registry.delete_object(info)
+            gone.append({"kind": str(info.kind), "id": info.digest, "bytes": size_bytes})
+        if not dry_run:
+            registry.trees.sweep()
+        for path, size in registry.stale_artifacts(runtime.now_ns()):
+            if not dry_run:
+                os.unlink(path)
+            gone.append({"kind": "artifact", "id": os.path.basename(path), "bytes": size})
+    return gone

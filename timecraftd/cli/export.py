@@ -11,12 +11,11 @@ from typing import IO
 
 from timecraftd.cli.context import Context, is_terminal
 from timecraftd.cli.get import KINDS
-from timecraftd.errors import NotFoundError, ProcessStateError, UnsupportedError, UsageError
-from timecraftd.model import ObjectKind, ProcessState
-from timecraftd.recorder.logs import TraceQuery
+from timecraftd.errors import NotFoundError, UnsupportedError, UsageError
+from timecraftd.views import exporter
 
 FORMATS = ("jsonl", "parquet", "pcapng", "otlp", "perfetto")
-STRING_BYTES = 1 << 20
+BINARY = ("process", "module")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,48 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Writes the file."""
-    if args.kind == "process":
-        return _process(args, context)
-    if args.kind == "log":
-        return _log(args, context)
-    kind = ObjectKind(args.kind)
-    digest = context.runtime.registry.resolve_object(kind, args.id)
-    data = context.runtime.registry.objects.get(kind, digest)
-    with target_file(args.output, binary=kind is ObjectKind.MODULE, force=args.force) as file:
-        file.write(data)
-    return 0
-
-
-def _process(args: argparse.Namespace, context: Context) -> int:
-    from timecraftd.registry.archive import export_process
-
-    runtime = context.runtime
-    process = runtime.process(args.id)
-    if process.state is ProcessState.RUNNING:
-        raise ProcessStateError(f"process {process.id}: it runs", "stop it, or wait for its end, first")
-    if not process.recorded:
-        raise ProcessStateError(f"process {process.id}: was run without recording, there is nothing to export")
-    lock = runtime.registry.lock(process.id)
-    lock.acquire()
-    try:
-        with target_file(args.output, binary=True, force=args.force) as file:
-            export_process(runtime.registry, process, file, compress=args.output.endswith("gz"))
-    finally:
-        lock.release()
-    return 0
-
-
-def _log(args: argparse.Namespace, context: Context) -> int:
-    if args.format != "jsonl":
+    if args.kind == "log" and args.format != "jsonl":
         raise UnsupportedError(f"export log: {args.format} comes in a later version", "use --format jsonl")
-    runtime = context.runtime
-    process = runtime.process(args.id)
-    runtime.log_info(process)
-    query = TraceQuery(json=True, string_bytes_max=STRING_BYTES, timestamps="absolute")
-    log_dir, trees = runtime.registry.home.log_dir(process.id), runtime.trees_of(process)
-    with target_file(args.output, binary=False, force=args.force) as file:
-        for line in runtime.logs.trace(log_dir, query, trees=trees):
-            file.write(line.encode() + b"\n")
+    export = exporter(context.runtime, args.kind, args.id, compress=args.output.endswith("gz"))
+    with target_file(args.output, binary=args.kind in BINARY, force=args.force) as file:
+        export(file)
     return 0
 
 

@@ -7,7 +7,7 @@ import sys
 
 from timecraftd.cli.context import Context
 from timecraftd.errors import NotFoundError
-from timecraftd.registry.archive import ArchiveBounds, import_process
+from timecraftd.views import import_archive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,15 +25,13 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
         print(runtime.store_module(*read_module(args.file)).digest)
         return 0
-    bounds = context.config.imports
-    limits = ArchiveBounds(bounds.archive_bytes_max, bounds.member_bytes_max, bounds.members_max)
     if args.file == "-":
-        print(import_process(runtime.registry, sys.stdin.buffer, "standard input", limits).id)
+        print(import_archive(runtime, sys.stdin.buffer, "standard input").id)
         return 0
     try:
         file = open(args.file, "rb")  # noqa: SIM115 - only opening it is guarded
     except OSError as error:
         raise NotFoundError(f"{args.file}: {error.strerror}", "give the path of a readable file") from None
     with file:
-        print(import_process(runtime.registry, file, args.file, limits).id)
+        print(import_archive(runtime, file, args.file).id)
     return 0

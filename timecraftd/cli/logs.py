@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from timecraftd.cli.context import Context, is_terminal
 from timecraftd.cli.parser import whole_number
 from timecraftd.cli.terminal import TerminalFilter, write_all
 from timecraftd.errors import UsageError
-from timecraftd.model import ProcessState
 from timecraftd.units import parse_time_ns, rfc3339
+from timecraftd.views import follower, output
 
-if TYPE_CHECKING:
-    from timecraftd.model import ProcessRecord
-    from timecraftd.recorder.logs import Output
-
-FOLLOW_INTERVAL_S = 0.1
 STREAMS = (1, 2)
 
 
@@ -38,38 +31,21 @@ def run(args: argparse.Namespace, context: Context) -> int:
     """Copies the record's output: stdout to stdout, stderr to stderr."""
     runtime = context.runtime
     process = runtime.process(args.id)
-    info = runtime.log_info(process)
-    since_ns = _since(args.since, runtime.now_ns(), info.start_unix_ns)
+    printer = _Printer(args.tail, timestamps=args.timestamps, raw=args.raw)
+    follow = printer.flush_then(follower(runtime, process)) if args.follow else None
+    start_unix_ns, pieces = output(runtime, process, _since(args.since, runtime.now_ns()), follow)
     sys.stdout.flush()
-    printer = _Printer(info.start_unix_ns if args.timestamps else None, args.tail, raw=args.raw)
-    log_dir = runtime.registry.home.log_dir(process.id)
-    bounded = process.state is ProcessState.RUNNING and not args.follow
-    for output in runtime.logs.output(log_dir, printer.flush_then(follower(context, process, follow=args.follow))):
-        if bounded and output.time_ns > info.last_time_ns:
-            break  # a guest may write faster than we read
-        if output.time_ns >= since_ns:
-            printer.feed(output)
+    for piece in pieces:
+        printer.feed(start_unix_ns + piece.time_ns, piece.stream, piece.data)
     printer.finish()
     return 0
 
 
-def follower(context: Context, process: ProcessRecord, *, follow: bool) -> Callable[[], bool]:
-    """A function that, at the end of what is there, waits a little and says whether there may be more."""
-
-    def wait() -> bool:
-        if not follow or not context.runtime.is_running(process):
-            return False
-        time.sleep(FOLLOW_INTERVAL_S)
-        return True
-
-    return wait
-
-
-def _since(text: str | None, now_ns: int, start_ns: int) -> int:
+def _since(text: str | None, now_ns: int) -> int | None:
     if text is None:
-        return 0
+        return None
     try:
-        return parse_time_ns(text, now_ns) - start_ns
+        return parse_time_ns(text, now_ns)
     except ValueError as error:
         raise UsageError(f"--since: {error}", "see `timecraft logs --help`") from None
 
@@ -77,24 +53,24 @@ def _since(text: str | None, now_ns: int, start_ns: int) -> int:
 class _Printer:
     """Writes output, whole lines if lines matter."""
 
-    def __init__(self, start_unix_ns: int | None, tail: int | None, *, raw: bool) -> None:
-        self._start_unix_ns = start_unix_ns
-        self._by_line = start_unix_ns is not None or tail is not None
+    def __init__(self, tail: int | None, *, timestamps: bool, raw: bool) -> None:
+        self._timestamps = timestamps
+        self._by_line = timestamps or tail is not None
         self._last: deque[tuple[int, bytes]] | None = None if tail is None else deque(maxlen=min(tail, sys.maxsize))
         self._partial = dict.fromkeys(STREAMS, (0, b""))
         self._filters = {stream: None if raw or not is_terminal(stream) else TerminalFilter() for stream in STREAMS}
 
-    def feed(self, output: Output) -> None:
+    def feed(self, unix_ns: int, stream: int, data: bytes) -> None:
         """Takes the next bytes."""
         if not self._by_line:
-            self._write(output.stream, output.data)
+            self._write(stream, data)
             return
-        begun_ns, partial = self._partial[output.stream]
-        *lines, rest = (partial + output.data).split(b"\n")
+        begun_ns, partial = self._partial[stream]
+        *lines, rest = (partial + data).split(b"\n")
         for line in lines:
-            self._line(output.stream, begun_ns if partial else output.time_ns, line + b"\n")
+            self._line(stream, begun_ns if partial else unix_ns, line + b"\n")
             partial = b""
-        self._partial[output.stream] = (begun_ns if partial else output.time_ns, rest)
+        self._partial[stream] = (begun_ns if partial else unix_ns, rest)
 
     def flush_then(self, wait: Callable[[], bool]) -> Callable[[], bool]:
         """The same function, but what `--tail` holds back is written first."""
@@ -107,17 +83,17 @@ class _Printer:
 
     def finish(self) -> None:
         """Writes lines without an end."""
-        for stream, (time_ns, partial) in self._partial.items():
+        for stream, (unix_ns, partial) in self._partial.items():
             if partial:
-                self._line(stream, time_ns, partial)
+                self._line(stream, unix_ns, partial)
         self._flush_tail()
         for stream, terminal_filter in self._filters.items():
             if terminal_filter is not None:
                 write_all(stream, terminal_filter.feed(b"", final=True))
 
-    def _line(self, stream: int, time_ns: int, line: bytes) -> None:
-        if self._start_unix_ns is not None:
-            line = rfc3339(self._start_unix_ns + time_ns, digits=6).encode() + b" " + line
+    def _line(self, stream: int, unix_ns: int, line: bytes) -> None:
+        if self._timestamps:
+            line = rfc3339(unix_ns, digits=6).encode() + b" " + line
         if self._last is not None:
             self._last.append((stream, line))
         else:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from timecraftd.cli.context import Context
 from timecraftd.cli.parser import add_format, duration_ns, whole_number
 from timecraftd.cli.terminal import print_data
-from timecraftd.errors import ProcessStateError
-from timecraftd.model import ProcessRecord
-from timecraftd.recorder.retention import RetentionPolicy, expired
+from timecraftd.recorder.retention import RetentionPolicy
 from timecraftd.units import format_size
+from timecraftd.views import prune
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,33 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Removes and reports."""
-    runtime = context.runtime
-    registry = runtime.registry
-    processes: list[ProcessRecord] = []
+    policy = None
     if args.all or args.keep is not None or args.older_than is not None:
         policy = RetentionPolicy(args.older_than, args.keep or 0, keep_crashed=not args.crashed)
-        processes = expired(runtime.processes(), policy, runtime.now_ns())
-    gone: list[dict[str, object]] = []
-    for process in processes:
-        if not args.dry_run:
-            try:
-                runtime.remove(process)
-            except ProcessStateError:
-                continue  # resumed meanwhile
-        gone.append({"kind": "process", "id": process.id, "bytes": process.log_bytes})
-    with registry.home.collection_lock(exclusive=True):
-        going = {process.id for process in processes} if args.dry_run else set()
-        for info in registry.unreferenced(going):
-            size_bytes = registry.object_bytes(info)
-            if not args.dry_run:
-                registry.delete_object(info)
-            gone.append({"kind": str(info.kind), "id": info.digest, "bytes": size_bytes})
-        if not args.dry_run:
-            registry.trees.sweep()
-        for path, size in registry.stale_artifacts(runtime.now_ns()):
-            if not args.dry_run:
-                os.unlink(path)
-            gone.append({"kind": "artifact", "id": os.path.basename(path), "bytes": size})
+    gone = prune(context.runtime, policy, dry_run=args.dry_run)
     if args.output != "text":
         print_data(gone, args.output)
         return 0

@@ -10,9 +10,18 @@ from timecraftd.cli.parser import add_format, positive_int
 from timecraftd.cli.terminal import print_data, print_table
 from timecraftd.errors import UsageError
 from timecraftd.model import ProcessRecord, ProcessState
-from timecraftd.units import format_ago, format_size
+from timecraftd.units import format_ago, format_size, format_span
+from timecraftd.views import process_data, sized
 
 FILTERS = ("name", "module", "state", "id")
+_WORDS = {
+    ProcessState.EXITED: "Exited",
+    ProcessState.TRAPPED: "Trapped",
+    ProcessState.KILLED: "Killed",
+    ProcessState.LIMIT: "Limit",
+    ProcessState.CRASHED: "Crashed",
+    ProcessState.FAILED: "Failed",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,11 +54,9 @@ def print_processes(
     context: Context, processes: list[ProcessRecord], *, form: str, quiet: bool = False, whole: bool = False
 ) -> None:
     """Prints processes as a table or as data."""
-    from timecraftd.cli.views import process_bytes, process_data, status
-
     runtime = context.runtime
     if form != "text":
-        print_data([process_data(runtime, process) for process in processes], form)
+        print_data([process_data(sized(runtime, process)) for process in processes], form)
         return
 
     def shown_id(process: ProcessRecord) -> str:
@@ -67,11 +74,22 @@ def print_processes(
             process.module_name if whole else shorten(process.module_name, 32),
             status(process, now_ns),
             format_ago(now_ns - process.created_ns),
-            format_size(process_bytes(runtime, process)) if process.recorded else "-",
+            format_size(sized(runtime, process).log_bytes) if process.recorded else "-",
         )
         for process in processes
     ]
     print_table(("ID", "NAME", "MODULE", "STATUS", "CREATED", "SIZE"), rows)
+
+
+def status(process: ProcessRecord, now_ns: int) -> str:
+    """`Up 3 minutes`, `Exited (0) 2 minutes ago`."""
+    if process.state is ProcessState.QUEUED:
+        return f"Queued {format_ago(now_ns - process.created_ns)}"
+    if process.state is ProcessState.RUNNING:
+        return f"Up {format_span(now_ns - process.started_ns)}"
+    code = f" ({process.exit_code})" if process.exit_code is not None else ""
+    ended = process.ended_ns if process.ended_ns is not None else process.created_ns
+    return f"{_WORDS[process.state]}{code} {format_ago(now_ns - ended)}"
 
 
 def parse_filter(text: str) -> tuple[str, str]:

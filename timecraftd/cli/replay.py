@@ -5,18 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from timecraftd.cli.context import Context, is_terminal
 from timecraftd.cli.supervise import Interrupts, tell_end
 from timecraftd.cli.terminal import FilteredDescriptor
 from timecraftd.engine.spec import ReplaySpec
-from timecraftd.errors import LogDamagedError, ObjectDamagedError, ProcessStateError, ReplayDivergedError, UsageError
+from timecraftd.errors import LogDamagedError, ObjectDamagedError, ReplayDivergedError, UsageError
 from timecraftd.model import ProcessRecord, ProcessState
 from timecraftd.units import parse_duration_ns, parse_time_ns, rfc3339
-
-if TYPE_CHECKING:
-    from timecraftd.engine.runtime import Outcome
+from timecraftd.views import ReplayEnd, check_ended, replay_end
 
 EXIT_INCOMPLETE = 125
 SEQ_MAX = (1 << 64) - 1
@@ -39,8 +36,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     """Replays; returns the exit code of the recorded run, or 125 if it can't be told to be the same."""
     runtime = context.runtime
     process = runtime.process(args.id)
-    if process.state is ProcessState.RUNNING:
-        raise ProcessStateError(f"process {process.id}: it still runs", "wait for it with `timecraft wait`")
+    check_ended(process)
     other = None
     if args.module is not None:
         from timecraftd.embedded import read_module
@@ -73,7 +69,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         if interrupts.came:
             return interrupts.exit_code
     assert outcome is not None, "waiting without a timeout lasts until the end"
-    return _tell(context, args, process, outcome)
+    return _tell(context, args, process, replay_end(runtime, process, outcome))
 
 
 def _until(spec: ReplaySpec, text: str, context: Context, process: ProcessRecord) -> ReplaySpec:
@@ -89,7 +85,7 @@ def _until(spec: ReplaySpec, text: str, context: Context, process: ProcessRecord
     return replace(spec, until_time_ns=time_ns)
 
 
-def _tell(context: Context, args: argparse.Namespace, process: ProcessRecord, outcome: Outcome) -> int:
+def _tell(context: Context, args: argparse.Namespace, process: ProcessRecord, outcome: ReplayEnd) -> int:
     short = context.runtime.registry.catalogue.short_id(process.id)
     reached = "no record" if outcome.last_seq is None else f"record {outcome.last_seq}"
     if outcome.kind == "diverged":
@@ -108,10 +104,10 @@ def _tell(context: Context, args: argparse.Namespace, process: ProcessRecord, ou
         raise ObjectDamagedError(f"process {short}: {outcome.message}", "import it again from an export")
     if outcome.kind == "log_ended":
         if args.verify:
-            return _say(args, f"process {short}: the same up to {reached}, where {_why_log_ended(context, process)}")
+            return _say(args, f"process {short}: the same up to {reached}, where {_why_log_ended(process, outcome)}")
         next_step = f"; go on with `timecraft resume {short}`" if process.state is ProcessState.CRASHED else ""
         context.complain(
-            f"process {short}: its log ends with {reached}, where {_why_log_ended(context, process)}{next_step}"
+            f"process {short}: its log ends with {reached}, where {_why_log_ended(process, outcome)}{next_step}"
         )
         return EXIT_INCOMPLETE
     if args.verify:
@@ -121,8 +117,8 @@ def _tell(context: Context, args: argparse.Namespace, process: ProcessRecord, ou
     return 0 if outcome.kind == "until" else outcome.code
 
 
-def _why_log_ended(context: Context, process: ProcessRecord) -> str:
-    if context.runtime.log_info(process).incomplete_from is not None:
+def _why_log_ended(process: ProcessRecord, outcome: ReplayEnd) -> str:
+    if outcome.log_incomplete:
         return "there was no room for more of it"
     return f"it failed: {process.message}" if process.state is ProcessState.FAILED else "its host died"
 

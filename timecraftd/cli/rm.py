@@ -23,7 +23,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     processes = [(reference, runtime.process(reference)) for reference in args.ids]
     for reference, process in processes:
         if args.force and process.state is ProcessState.RUNNING:
-            from timecraftd.cli.stop import end
+            from timecraftd.views import end
 
             end(runtime, process, signal.SIGKILL, PATIENCE_S)
         runtime.remove(process)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from timecraftd.cli.context import Context, tell
 from timecraftd.units import format_duration
@@ -176,7 +176,27 @@ def attend(context: Context, running: Running, interrupts: Interrupts) -> Outcom
     return outcome
 
 
-def tell_end(context: Context, name: str, outcome: Outcome) -> None:
+class HowItEnded(Protocol):
+    """What is told of the end of a run or a replay."""
+
+    @property
+    def kind(self) -> str:
+        """Such as exit, trap or killed."""
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+
+    @property
+    def message(self) -> str:
+        """Why, for people."""
+
+    @property
+    def backtrace(self) -> Sequence[str]:
+        """Guest frames at a trap, innermost first."""
+
+
+def tell_end(context: Context, name: str, outcome: HowItEnded) -> None:
     """Says on standard error why a guest ended, unless it just exited."""
     if outcome.kind in ("exit", "until"):
         return

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from timecraftd.cli.context import Context, is_terminal, tell
-from timecraftd.cli.logs import follower
 from timecraftd.cli.parser import add_format, duration_ns
-from timecraftd.cli.terminal import printable
+from timecraftd.cli.terminal import TerminalFilter
 from timecraftd.errors import UsageError
-from timecraftd.model import ObjectKind, ProcessState
-from timecraftd.recorder.logs import TraceQuery, TrafficQuery
 from timecraftd.units import parse_duration_ns, parse_time_ns
-
-if TYPE_CHECKING:
-    from timecraftd.model import ProcessRecord
-    from timecraftd.recorder.logs import LogInfo
+from timecraftd.views import Trace, TraceOptions, follower
 
 LAYERS = {
     "syscall": "host calls, as strace shows them",
     "network": "connections, and what passed on them, as tcpdump shows them",
     "request": "HTTP requests with their answers and latencies, from both sides",
 }
-STRING_BYTES = 32
-STRING_BYTES_VERBOSE = 1 << 16
 PORT_MAX = 65535
 
 
@@ -57,77 +47,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     """Prints a line, or more, for each record, event or exchange."""
     _check_flags(args)
-    process = context.runtime.process(args.id)
-    info = context.runtime.log_info(process)
-    show = _syscalls if args.layer == "syscall" else _traffic
-    return show(args, context, process, info)
-
-
-def _last_ns(args: argparse.Namespace, process: ProcessRecord, info: LogInfo) -> int | None:
-    """A guest may call faster than we read: what came since isn't waited for, unless that is asked for."""
-    return info.last_time_ns if process.state is ProcessState.RUNNING and not args.follow else None
-
-
-def _syscalls(args: argparse.Namespace, context: Context, process: ProcessRecord, info: LogInfo) -> int:
     start_ns, is_unix = _start(args.start)
-    if start_ns is not None and is_unix:
-        start_ns = max(start_ns - info.start_unix_ns, 0)
-    until_ns = None if args.duration is None else (start_ns or 0) + args.duration
-    last_ns = _last_ns(args, process, info)
-    if last_ns is not None:
-        until_ns = min(until_ns or last_ns, last_ns)
-    query = TraceQuery(
-        start_ns=start_ns,
-        until_ns=until_ns,
-        json=args.output != "text",
-        string_bytes_max=STRING_BYTES_VERBOSE if args.verbose else STRING_BYTES,
-        timestamps=args.timestamps or "relative",
-        calls=tuple(args.call or ()),
-    )
-    filtered = is_terminal(1) and not args.raw
-    runtime = context.runtime
-    wait = follower(context, process, follow=args.follow)
-    log_dir = runtime.registry.home.log_dir(process.id)
-    lines = runtime.logs.trace(log_dir, query, wait, runtime.trees_of(process))
-    for line in _as_yaml(lines) if args.output == "yaml" else lines:
-        print(printable(line) if filtered and args.output != "yaml" else line, flush=args.follow)
-    return 0
-
-
-def _traffic(args: argparse.Namespace, context: Context, process: ProcessRecord, info: LogInfo) -> int:
-    from timecraftd.engine.request import decode_config
-    from timecraftd.timemachine.traffic import Traffic, given_sockets
-
-    config = context.runtime.registry.objects.get(ObjectKind.CONFIG, process.config)
-
-    start_ns, is_unix = _start(args.start)
-    query = TrafficQuery(
+    options = TraceOptions(
         layer=args.layer,
         form=args.output,
-        timestamps=args.timestamps or "absolute",
+        timestamps=args.timestamps,
         verbose=args.verbose,
-        color=context.color and args.output == "text",
+        color=context.color,
+        start_ns=start_ns,
+        start_is_unix=is_unix,
+        duration_ns=args.duration,
+        calls=tuple(args.call or ()),
         host=args.host,
         port=args.port,
         side=args.side,
-        from_ns=start_ns,
-        until_ns=None if args.duration is None else (start_ns or 0) + args.duration,
-        is_unix=is_unix,
-        last_ns=_last_ns(args, process, info),
-        given=given_sockets(decode_config(config)),
     )
-    traffic = Traffic(context.runtime.logs, context.runtime.registry.home.log_dir(process.id), query)
+    runtime = context.runtime
+    process = runtime.process(args.id)
+    trace = Trace(runtime, process, options, follower(runtime, process) if args.follow else None)
+    # The traces of traffic are made for terminals.
+    harmless = TerminalFilter() if args.layer == "syscall" and is_terminal(1) and not args.raw else None
     try:
-        for text in traffic.text(follower(context, process, follow=args.follow)):
-            sys.stdout.buffer.write(text)
+        for text in trace.text():
+            sys.stdout.buffer.write(text if harmless is None else harmless.feed(text))
             if args.follow:
                 sys.stdout.buffer.flush()
     finally:
         sys.stdout.flush()
-        for note in traffic.notes:
+        for note in trace.notes:
             tell(f"timecraft: process {process.id}: {note}")
-    if args.duration is None and process.state is ProcessState.CRASHED and not traffic.ended:
-        tell(f"timecraft: process {process.id}: its log ends with record {process.last_seq}, where its host died")
     return 0
 
 
@@ -139,16 +87,6 @@ def _check_flags(args: argparse.Namespace) -> None:
     for flag, value in given.items():
         if value:
             raise UsageError(f"trace {args.layer}: {flag} is for other layers", "see `timecraft trace --help`")
-
-
-def _as_yaml(lines: Iterator[str]) -> Iterator[str]:
-    """Lines of JSON as documents of YAML."""
-    import json
-
-    import yaml
-
-    for line in lines:
-        yield yaml.safe_dump(json.loads(line), sort_keys=False, explicit_start=True).rstrip("\n")
 
 
 def _start(text: str | None) -> tuple[int | None, bool]:

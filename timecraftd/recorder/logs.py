@@ -116,8 +116,10 @@ class Logs:
 
     def trace(
         self, log_dir: str, query: TraceQuery, wait: Callable[[], bool] = bool, trees: Sequence[str | None] = ()
-    ) -> Iterator[str]:
-        """Records as lines, in order; `wait` as for `output`, `trees` the directories of the process's trees, by mount.
+    ) -> Iterator[list[str]]:
+        """Records as lines, in order, some at a time; `wait` as for `output`.
+
+        `trees` are the directories of the process's trees, by mount.
 
         Raises UsageError for a call that doesn't exist.
         """
@@ -136,8 +138,7 @@ class Logs:
             )
 
         try:
-            for lines in _batches(read, wait):
-                yield from lines
+            yield from _batches(read, wait)
         except ValueError as error:
             raise UsageError(f"trace: {error}", "docs/wasi-coverage.md lists the calls") from None
 

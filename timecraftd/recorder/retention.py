@@ -21,8 +21,9 @@ class RetentionPolicy:
 
 
 def expired(processes: Iterable[ProcessRecord], policy: RetentionPolicy, now_ns: int) -> list[ProcessRecord]:
-    """Processes to remove, oldest first; never a running one."""
-    ended = [process for process in processes if process.state is not ProcessState.RUNNING]
+    """Processes to remove, oldest first; never one that runs or is to run."""
+    alive = (ProcessState.QUEUED, ProcessState.RUNNING)
+    ended = [process for process in processes if process.state not in alive]
     ended.sort(key=lambda process: process.id, reverse=True)
     candidates = ended[policy.keep_newest :]
     return [process for process in reversed(candidates) if not _stays(process, policy, now_ns)]

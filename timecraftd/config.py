@@ -95,6 +95,61 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """The node daemon. Lists are texts with commas."""
+
+    name: str = ""
+    """What the node calls itself; empty: the machine's host name."""
+    socket: str = ""
+    """Unix socket of the control plane; empty: node.sock in the state directory; `none`: no such socket."""
+    socket_mode: str = "0660"
+    socket_group: str = ""
+    """Group that may connect; empty: the daemon's own."""
+    listen: str = ""
+    """HOST:PORT of the control plane over TLS; empty: none."""
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    tls_client_ca_file: str = ""
+    """Authorities of the certificates that clients may show (mTLS); empty: clients show tokens."""
+    identities_file: str = ""
+    """TOML file of tokens (hashed), certificates and users with their roles; empty: identities.toml in the state
+    directory, if it is there."""
+    socket_role: str = "operator"
+    """Role of those who come through the Unix socket and aren't in the file."""
+    metrics_listen: str = ""
+    """HOST:PORT of /metrics; empty: none."""
+    message_bytes_max: int = 4 * MIB
+    """Of one gRPC message."""
+    calls_max: int = 4096
+    """gRPC calls at one time."""
+    processes_max: int = 1024
+    """Processes that run at one time."""
+    queue_max: int = 1024
+    """Processes that wait for room."""
+    memory_bytes_max: int | None = None
+    """Linear memory that running processes are promised together; none: 80 % of the machine's."""
+    memory_bytes_reckoned: int = 64 * MIB
+    """What a process is promised of its limit: guests rarely use it whole."""
+    placement: str = "shared"
+    """`shared`: workers host many guests; `isolated`: each guest has a worker to itself."""
+    worker_processes_max: int = 256
+    """Guests of one shared worker."""
+    restart: str = "no"
+    """Restart policy of processes that ask for none: no, on-failure[:N], always, resume."""
+    mounts_allowed: str = ""
+    """Directories that may be mounted by those who aren't operators; empty: none."""
+    on_stop: str = "checkpoint"
+    """SIGTERM and running processes: `checkpoint` leaves them resumable, and they are resumed at the next start;
+    `finish` waits for their ends; `stop` ends them; `leave` lets their workers run on for the next daemon."""
+    stop_s_max: float = 60.0
+    """After so long a stop is no longer gentle."""
+    log_format: str = "plain"
+    """`plain` or `json`."""
+    uploads_bytes_max: int = 4096 * MIB
+    """Modules that are being uploaded, together."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be configured."""
 
@@ -105,6 +160,7 @@ class Config:
     restart: RestartConfig = field(default_factory=RestartConfig)
     imports: ImportConfig = field(default_factory=ImportConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    node: NodeConfig = field(default_factory=NodeConfig)
     source: str = ""
     """The file that was read; empty if none was."""
     debug: bool = False
@@ -117,6 +173,10 @@ CHOICES = {
     "record.compression": ("lz4", "none"),
     "record.output": ("inline", "digest"),
     "record.on_full": ("stop", "continue"),
+    "node.placement": ("shared", "isolated"),
+    "node.on_stop": ("checkpoint", "finish", "stop", "leave"),
+    "node.log_format": ("plain", "json"),
+    "node.socket_role": ("viewer", "runner", "operator", "none"),
 }
 RANGES = {
     "limits.memory_bytes_max": (65536, 4096 * MIB),
@@ -129,6 +189,11 @@ RANGES = {
     "network.names_max": (1, 1 << 20),
     "network.dials_max": (2, 1 << 20),
     "network.lookups_max": (1, 256),
+    "node.message_bytes_max": (2 * MIB, 64 * MIB),
+    "node.calls_max": (16, 1 << 20),
+    "node.processes_max": (1, 1 << 20),
+    "node.queue_max": (0, 1 << 20),
+    "node.worker_processes_max": (1, 1 << 16),
 }
 """Smallest and largest value of the keys where it matters."""
 ABOVE_ZERO = (
@@ -140,9 +205,10 @@ ABOVE_ZERO = (
     "network.lookup_s_max",
     "network.handshake_s_max",
     "network.names_s_max",
+    "node.stop_s_max",
 )
 """Bounds below which nothing at all could run."""
-SECTIONS = ("limits", "record", "cache", "restart", "imports", "network")
+SECTIONS = ("limits", "record", "cache", "restart", "imports", "network", "node")
 
 
 def load_config(environ: Mapping[str, str] | None = None) -> Config:

@@ -33,6 +33,7 @@ from timecraftd.model import (
     Digest,
     ModuleRecord,
     ObjectKind,
+    ProcessId,
     ProcessRecord,
     ProcessState,
     new_process_id,
@@ -161,6 +162,19 @@ class Runtime:
         except BaseException:
             lock.release()
             raise
+
+    def fail(self, process_id: ProcessId, message: str, exit_code: int | None = None) -> ProcessRecord:
+        """Writes down that a queued process will never run, or, with an exit code, that it was killed."""
+        lock = self.registry.lock(process_id)
+        lock.acquire()
+        try:
+            state = ProcessState.FAILED if exit_code is None else ProcessState.KILLED
+            changes: dict[str, Any] = {"state": state, "exit_code": exit_code, "message": message[:4096]}
+            changes["ended_ns"] = self.now_ns()
+            self.registry.catalogue.update(process_id, **changes)
+            return self.registry.catalogue.get(process_id)
+        finally:
+            lock.release()
 
     def _launch(
         self, process: ProcessRecord, request: RunRequest, lock: ProcessLock, streams: Streams, trace_fd: int | None

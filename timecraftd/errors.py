@@ -160,3 +160,29 @@ class PythonError(TimecraftError):
     """A Python program or its packages can't be run in a guest."""
 
     code = "TC0024"
+
+
+class NodeError(TimecraftError):
+    """A node that can't be reached, doesn't know who asks, doesn't let them, or didn't answer in time."""
+
+    code = "TC0025"
+
+
+class WorkerLostError(TimecraftError):
+    """A worker process that ended while it was needed."""
+
+    code = "TC0026"
+
+
+class CapacityError(TimecraftError):
+    """A node without room: its bounds are reached and its queue is full, or it is draining."""
+
+    code = "TC0027"
+
+
+class AccessError(TimecraftError):
+    """Somebody who isn't known, or whose role doesn't allow what was asked."""
+
+    code = "TC0028"
+    is_known = True
+    """Whether it is known who asks."""

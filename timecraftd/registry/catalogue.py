@@ -26,6 +26,8 @@ SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 10.0
 CANDIDATES_MAX = 8
 _WAL_RETRY_S = 0.005
+_SERIALIZED = 3
+"""SQLite's threading mode in which threads may share a connection (PEP 249's `threadsafety`)."""
 
 _MIGRATIONS = {
     0: """
@@ -59,7 +61,9 @@ class Catalogue:
         self._path = path
         self._busy_timeout_s = busy_timeout_s
         with self._errors():
-            self._db = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)
+            self._db = sqlite3.connect(
+                path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=sqlite3.threadsafety < _SERIALIZED
+            )
             try:
                 version = self._version()
                 if version < SCHEMA_VERSION:

@@ -1,0 +1,1 @@
+"""The node's gRPC edge: the only place that knows protobuf."""

@@ -1,0 +1,155 @@
+"""What every call passes: who asks, may they, what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import grpc
+from grpc_status import rpc_status
+
+from timecraftd.api.errors import code_of, to_status
+from timecraftd.api.identity import Identity, Role, current
+from timecraftd.errors import AccessError, EngineError, TimecraftError
+
+ROLES = {
+    "ProcessService/Run": Role.RUNNER,
+    "ProcessService/Attach": Role.RUNNER,
+    "ProcessService/Signal": Role.RUNNER,
+    "ProcessService/Stop": Role.RUNNER,
+    "ProcessService/Resume": Role.RUNNER,
+    "ProcessService/Remove": Role.RUNNER,
+    "ModuleService/Upload": Role.RUNNER,
+    "ViewService/Export": Role.OPERATOR,
+    "ViewService/Import": Role.OPERATOR,
+    "ViewService/Prune": Role.OPERATOR,
+    "NodeService/Drain": Role.OPERATOR,
+}
+"""Methods of ours that a viewer may not call; these are also written to the log with who called them."""
+OURS = "/timecraft.v1."
+HEALTH = "/grpc.health.v1.Health/"
+
+
+class Access(Protocol):
+    """Tells who asks."""
+
+    def identify(self, context: grpc.aio.ServicerContext[Any, Any]) -> Identity:
+        """Of a call. Raises AccessError."""
+        ...
+
+
+class Observer(Protocol):
+    """Learns of each call."""
+
+    def called(self, method: str, code: str, seconds: float) -> None:
+        """A call has ended."""
+        ...
+
+
+class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc] # its stub is a class without types
+    """Checks, observes, and turns errors into status."""
+
+    def __init__(self, access: Access, observer: Observer, log: Callable[..., None]) -> None:
+        self._access = access
+        self._observer = observer
+        self._log = log
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wraps a method."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[handler.request_streaming, handler.response_streaming]
+        behaviour = next(
+            each
+            for each in (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
+            if each is not None
+        )
+        wrap = self._streaming if handler.response_streaming else self._single
+        return make(  # type: ignore[no-any-return, operator]
+            wrap(method, behaviour),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _single(self, method: str, behaviour: Any) -> Any:
+        async def call(request: Any, context: Any) -> Any:
+            with self._observed(method, context) as failed:
+                try:
+                    self._admit(method, context)
+                    return await behaviour(request, context)
+                except TimecraftError as error:
+                    failed(error)
+                    await context.abort_with_status(rpc_status.to_status(to_status(error)))
+
+        return call
+
+    def _streaming(self, method: str, behaviour: Any) -> Any:
+        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+            with self._observed(method, context) as failed:
+                try:
+                    self._admit(method, context)
+                    async for response in behaviour(request, context):
+                        yield response
+                except TimecraftError as error:
+                    failed(error)
+                    await context.abort_with_status(rpc_status.to_status(to_status(error)))
+
+        return call
+
+    def _admit(self, method: str, context: Any) -> None:
+        if method.startswith(HEALTH):
+            return  # tells nothing but that the node is up
+        identity = self._access.identify(context)
+        current.set(identity)
+        name = method.removeprefix(OURS)
+        needed = ROLES.get(name, Role.VIEWER)
+        if identity.role < needed:
+            raise AccessError(
+                f"{name}: {identity.name} is {identity.role.name.lower()}, and it takes {needed.name.lower()}",
+                "ask the node's operator for that role",
+            )
+        if name in ROLES:
+            self._log("call", method=name, by=identity.name)
+
+    @contextmanager
+    def _observed(self, method: str, context: Any) -> Any:
+        begun = time.monotonic()
+        code = "OK"
+
+        def failed(error: TimecraftError) -> None:
+            nonlocal code
+            code = code_of(error).name
+            if code == "INTERNAL":
+                self._log("call failed", method=method, by=current.get().name, error=str(error))
+
+        try:
+            yield failed
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except grpc.aio.AbortError:
+            raise
+        except GeneratorExit:
+            code = "CANCELLED"
+            raise
+        except Exception as error:
+            code = "INTERNAL"
+            self._log("internal error", method=method, by=current.get().name, error=f"{type(error).__name__}: {error}")
+            hidden = EngineError(f"internal error: {type(error).__name__}", "see the node's log, and report it")
+            context.set_code(grpc.StatusCode.INTERNAL)
+            context.set_details(str(hidden))
+            raise
+        finally:
+            self._observer.called(method, code, time.monotonic() - begun)

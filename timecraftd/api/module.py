@@ -1,0 +1,169 @@
+"""ModuleService (proto/timecraft/v1/module.proto)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+from timecraftd.api.convert import module_message
+from timecraftd.api.v1 import module_pb2 as pb
+from timecraftd.api.v1 import module_pb2_grpc
+from timecraftd.embedded import MODULE_BYTES_MAX, Runtime
+from timecraftd.errors import CapacityError, ModuleError, NotFoundError, ObjectDamagedError, StateBusyError, UsageError
+from timecraftd.model import Digest, ModuleRecord, ObjectKind, is_digest
+from timecraftd.registry.home import state_errors
+from timecraftd.registry.objects import digest_of
+
+PAGE_SIZE = 100
+PAGE_SIZE_MAX = 1000
+PIECE_BYTES_MAX = 1 << 20
+NAME_CHARS_MAX = 255
+UPLOAD_AGE_S_MAX = 24 * 3600.0
+"""Uploads that nobody has gone on with for so long are removed."""
+
+
+class ModuleService(module_pb2_grpc.ModuleServiceServicer):
+    """Modules of a node."""
+
+    def __init__(self, runtime: Runtime, *, uploads_bytes_max: int) -> None:
+        self._runtime = runtime
+        self._uploads_bytes_max = uploads_bytes_max
+        self._directory = os.path.join(runtime.config.home, "uploads")
+
+    async def Upload(  # noqa: N802
+        self, requests: AsyncIterator[pb.UploadRequest], _context: Any
+    ) -> pb.UploadResponse:
+        """Takes a module in."""
+        first = await anext(aiter(requests), None)
+        if first is None:
+            raise UsageError("upload: is empty", "send the digest first")
+        _check(first)
+        known = await asyncio.to_thread(self._known, first.digest)
+        if known is not None:
+            return pb.UploadResponse(module=module_message(known))
+        with state_errors(self._directory), self._opened(first) as file:
+            size = first.offset
+            request: pb.UploadRequest | None = first
+            pieces = aiter(requests)
+            while request is not None:
+                size += len(request.data)
+                if len(request.data) > PIECE_BYTES_MAX or size > first.size_bytes:
+                    raise UsageError("upload: is more than was announced", "begin again")
+                if request.data:
+                    await asyncio.to_thread(file.write, request.data)
+                request = await anext(pieces, None)
+            if size < first.size_bytes:
+                raise UsageError(
+                    f"upload: ended after {size} of {first.size_bytes} bytes", "go on at the offset of StatUpload"
+                )
+            await asyncio.to_thread(file.flush)
+            module = await asyncio.to_thread(self._take, file.name, first)
+        return pb.UploadResponse(module=module_message(module))
+
+    async def StatUpload(self, request: pb.StatUploadRequest, _context: Any) -> pb.StatUploadResponse:  # noqa: N802
+        """How far an upload has come."""
+        _check_digest(request.digest)
+        known = await asyncio.to_thread(self._known, request.digest)
+        if known is not None:
+            return pb.StatUploadResponse(offset=known.size_bytes, module=module_message(known))
+        with contextlib.suppress(FileNotFoundError):
+            return pb.StatUploadResponse(offset=os.path.getsize(self._path(request.digest)))
+        return pb.StatUploadResponse()
+
+    async def GetModule(self, request: pb.GetModuleRequest, _context: Any) -> pb.GetModuleResponse:  # noqa: N802
+        """One module."""
+        registry = self._runtime.registry
+        digest = await asyncio.to_thread(registry.resolve_object, ObjectKind.MODULE, request.module)
+        record = registry.module_record(digest)
+        if record is None:
+            raise NotFoundError(f"module {digest[:12]}: is not in the catalogue", "upload it again")
+        return pb.GetModuleResponse(module=module_message(record))
+
+    async def ListModules(self, request: pb.ListModulesRequest, _context: Any) -> pb.ListModulesResponse:  # noqa: N802
+        """A page of modules, newest first."""
+        size = min(request.page_size or PAGE_SIZE, PAGE_SIZE_MAX)
+        modules = await asyncio.to_thread(self._modules)
+        if request.page_token:
+            at = next((at for at, each in enumerate(modules) if _token(each) == request.page_token), None)
+            if at is None:
+                raise UsageError("page_token: isn't of this list any more", "list from the beginning")
+            modules = modules[at + 1 :]
+        page = modules[:size]
+        token = _token(page[-1]) if len(modules) > size else ""
+        return pb.ListModulesResponse(modules=map(module_message, page), next_page_token=token)
+
+    def remove_old(self, now_s: float) -> None:
+        """Removes uploads that were given up."""
+        with contextlib.suppress(FileNotFoundError):
+            for entry in list(os.scandir(self._directory)):
+                if now_s - entry.stat().st_mtime > UPLOAD_AGE_S_MAX:
+                    os.unlink(entry.path)
+
+    def _modules(self) -> list[ModuleRecord]:
+        registry = self._runtime.registry
+        stored = (info.digest for info in registry.objects.stored(ObjectKind.MODULE))
+        records = filter(None, map(registry.module_record, stored))
+        return sorted(records, key=lambda record: (record.created_ns, record.digest), reverse=True)
+
+    def _known(self, digest: str) -> ModuleRecord | None:
+        """A module that is here, whole."""
+        registry = self._runtime.registry
+        record = registry.module_record(Digest(digest))
+        if record is None:
+            return None
+        try:
+            registry.objects.get(ObjectKind.MODULE, record.digest)
+        except (NotFoundError, ObjectDamagedError):
+            return None
+        return record
+
+    @contextlib.contextmanager
+    def _opened(self, first: pb.UploadRequest) -> Any:
+        """The file of an upload, at its end and locked."""
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        others = sum(entry.stat().st_size for entry in os.scandir(self._directory) if entry.name[:64] != first.digest)
+        if others + first.size_bytes > self._uploads_bytes_max:
+            raise CapacityError("node: too much is being uploaded", "try again later, or raise node.uploads_bytes_max")
+        with open(self._path(first.digest), "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StateBusyError(f"module {first.digest[:12]}: somebody uploads it", "try again") from None
+            if file.tell() < first.offset:
+                raise UsageError(f"upload: {file.tell()} bytes have come, not {first.offset}", "ask StatUpload")
+            file.truncate(first.offset)
+            file.seek(first.offset)
+            yield file
+
+    def _take(self, path: str, first: pb.UploadRequest) -> ModuleRecord:
+        with open(path, "rb") as file:
+            data = file.read()
+        os.unlink(path)
+        if digest_of(data) != first.digest:
+            raise ModuleError(f"{first.name or 'module'}: its bytes don't match the digest", "upload it again")
+        with self._runtime.registry.home.collection_lock(exclusive=False):
+            return self._runtime.store_module(data, first.name or first.digest[:12])
+
+    def _path(self, digest: str) -> str:
+        return os.path.join(self._directory, f"{digest}.part")
+
+
+def _check(first: pb.UploadRequest) -> None:
+    _check_digest(first.digest)
+    if not 0 < first.size_bytes <= MODULE_BYTES_MAX:
+        raise UsageError(f"size_bytes {first.size_bytes}: isn't between 1 and {MODULE_BYTES_MAX}", "correct it")
+    if len(first.name) > NAME_CHARS_MAX or not first.name.isprintable():
+        raise UsageError("name: is too long, or has control characters", f"give one of at most {NAME_CHARS_MAX}")
+
+
+def _check_digest(digest: str) -> None:
+    if not is_digest(digest):
+        raise UsageError(f"digest {digest[:80]!r}: isn't one", "give the SHA-256 in lower-case hex")
+
+
+def _token(module: ModuleRecord) -> str:
+    return module.digest

@@ -1,0 +1,406 @@
+"""ProcessService (proto/timecraft/v1/process.proto)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from timecraftd.api import convert
+from timecraftd.api.convert import process_message
+from timecraftd.api.identity import Role, current
+from timecraftd.api.threads import Stop, from_thread
+from timecraftd.api.v1 import process_pb2 as pb
+from timecraftd.api.v1 import process_pb2_grpc
+from timecraftd.config import Config
+from timecraftd.embedded import Runtime
+from timecraftd.engine.request import RunRequest
+from timecraftd.errors import AccessError, NotFoundError, ProcessStateError, UsageError
+from timecraftd.model import ModuleRecord, ObjectKind, ProcessId, ProcessRecord, ProcessState
+from timecraftd.supervisor.journal import Journal, Submission
+from timecraftd.supervisor.restarts import RestartPolicy
+from timecraftd.supervisor.stdio import STDERR, STDOUT, Stdio
+from timecraftd.supervisor.supervisor import End, Live, Supervisor
+
+PAGE_SIZE = 100
+PAGE_SIZE_MAX = 1000
+STDIN_BYTES_MAX = 1 << 20
+LOG_BYTES_MAX = 256 << 10
+PATIENCE_S = 10.0
+SIGKILL, SIGTERM = 9, 15
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A checked request for a process."""
+
+    module: ModuleRecord
+    module_name: str
+    request: RunRequest
+    restart: RestartPolicy
+    isolated: bool
+    secrets: tuple[str, ...]
+    owner: str
+
+    def submission(self, process: ProcessId) -> Submission:
+        """What the node keeps of it."""
+        return Submission(process, self.restart, self.owner, self.isolated, secrets=self.secrets)
+
+
+class ProcessService(process_pb2_grpc.ProcessServiceServicer):
+    """Processes of a node."""
+
+    def __init__(self, supervisor: Supervisor, runtime: Runtime, journal: Journal, config: Config) -> None:
+        self._supervisor = supervisor
+        self._runtime = runtime
+        self._journal = journal
+        self._config = config
+
+    async def Run(self, request: pb.RunRequest, _context: Any) -> pb.RunResponse:  # noqa: N802
+        """Starts a process that nobody is attached to."""
+        known = await self._known(request.idempotency_key, request.spec)
+        if known is not None:
+            return pb.RunResponse(process=self._message(known))
+        asked = await self._asked(request.spec)
+        process, live = await self._submit(asked, request.idempotency_key, request.spec, None)
+        published = live.begun.result() if live.begun.done() else ()
+        return pb.RunResponse(process=self._message(process), published=published)
+
+    async def Attach(  # noqa: N802
+        self, requests: AsyncIterator[pb.AttachRequest], _context: Any
+    ) -> AsyncIterator[pb.AttachResponse]:
+        """Starts a process, or takes hold of one, and carries its standard streams."""
+        first = await anext(aiter(requests), None)
+        kind = None if first is None else first.WhichOneof("message")
+        if first is None or kind not in ("start", "existing", "resume"):
+            raise UsageError(
+                "attach: the first message says what to start or to attach to", "send start, existing or resume"
+            )
+        attached = self._follow if kind == "existing" else self._start_attached
+        async for response in attached(first, requests):
+            yield response
+
+    async def _start_attached(
+        self, first: pb.AttachRequest, requests: AsyncIterator[pb.AttachRequest]
+    ) -> AsyncIterator[pb.AttachResponse]:
+        stdio = Stdio(trace=first.trace, stdin=first.with_stdin)
+        try:
+            process, live = await self._begin_attached(first, stdio)
+        except BaseException:
+            stdio.close()
+            raise
+        pump = asyncio.create_task(self._pump(process, requests, stdio))
+        over = False
+        try:
+            if process.state is ProcessState.QUEUED:
+                yield self._started(process, ())
+                await asyncio.wait([live.begun, live.ended], return_when=asyncio.FIRST_COMPLETED)
+                process = await self._supervisor.get(process.id)
+            if live.begun.done():
+                yield self._started(process, live.begun.result())
+                async for stream, data in stdio.output():
+                    if stream == STDOUT:
+                        yield pb.AttachResponse(stdout=data)
+                    elif stream == STDERR:
+                        yield pb.AttachResponse(stderr=data)
+                    else:
+                        yield pb.AttachResponse(trace=data)
+            end = await asyncio.shield(live.ended)
+            over = True
+            yield self._ended(end)
+        finally:
+            pump.cancel()
+            stdio.close_stdin()
+            if not over and not live.ended.done():
+                self._leave(process, stdio, kill=first.kill_on_disconnect)
+            else:
+                stdio.close()
+
+    async def _begin_attached(self, first: pb.AttachRequest, stdio: Stdio) -> tuple[ProcessRecord, Live]:
+        if first.WhichOneof("message") == "resume":
+            process = await self._own_process(first.resume.id)
+            submission = self._supervisor.submission(process.id) or Submission(
+                process.id, RestartPolicy(), current.get().name
+            )
+            live = await self._supervisor.resume(process, submission, trust=first.resume.trust, stdio=stdio)
+            return await self._supervisor.get(process.id), live
+        spec, key = first.start.spec, first.start.idempotency_key
+        known = await self._known(key, spec)
+        if known is not None:
+            raise ProcessStateError(f"process {known.id}: was started by a request with the same key", "attach to it")
+        return await self._submit(await self._asked(spec), key, spec, stdio)
+
+    def _leave(self, process: ProcessRecord, stdio: Stdio, *, kill: bool) -> None:
+        """The client is gone: its guest goes on, its output into the log alone, unless it was to be killed."""
+
+        async def leave() -> None:
+            if kill:
+                with contextlib.suppress(ProcessStateError):
+                    await self._supervisor.signal(process, SIGKILL)
+            await stdio.drain()
+            stdio.close()
+
+        self._supervisor.own(leave())
+
+    async def _follow(
+        self, first: pb.AttachRequest, requests: AsyncIterator[pb.AttachRequest]
+    ) -> AsyncIterator[pb.AttachResponse]:
+        """What comes of a process that runs, from its log: nobody holds its streams."""
+        if first.with_stdin or first.trace:
+            raise UsageError("attach: standard input and trace are of who started a process", "attach without them")
+        process = await self._own_process(first.existing.id)
+        yield self._started(process, ())
+        pump = asyncio.create_task(self._pump(process, requests, None))
+        try:
+            begin_ns = self._runtime.now_ns()
+            async for _, stream, data in self._output(process, follow=True, since_unix_ns=begin_ns):
+                yield pb.AttachResponse(stdout=data) if stream == STDOUT else pb.AttachResponse(stderr=data)
+            yield self._ended(await self._supervisor.wait(process))
+        finally:
+            pump.cancel()
+
+    async def _pump(
+        self, process: ProcessRecord, requests: AsyncIterator[pb.AttachRequest], stdio: Stdio | None
+    ) -> None:
+        """Carries what the client sends to the guest."""
+        async for request in requests:
+            kind = request.WhichOneof("message")
+            if kind == "stdin" and stdio is not None and len(request.stdin) <= STDIN_BYTES_MAX:
+                await stdio.write(request.stdin)
+            elif kind == "stdin_eof" and stdio is not None:
+                stdio.close_stdin()
+            elif kind == "signal":
+                with contextlib.suppress(ProcessStateError):
+                    await self._supervisor.signal(process, _signal(request.signal))
+        if stdio is not None:
+            stdio.close_stdin()
+
+    async def Get(self, request: pb.GetRequest, _context: Any) -> pb.GetResponse:  # noqa: N802
+        """One process."""
+        message = self._message(await self._supervisor.get(request.id))
+        return pb.GetResponse(process=_masked(message, request))
+
+    async def List(self, request: pb.ListRequest, _context: Any) -> pb.ListResponse:  # noqa: N802
+        """A page of processes, newest first."""
+        size = min(request.page_size or PAGE_SIZE, PAGE_SIZE_MAX)
+        found = await asyncio.to_thread(self._runtime.processes)
+        fits = [each for each in found if _fits(each, request.filter)]
+        if request.page_token:
+            fits = [each for each in fits if each.id < request.page_token]
+        page = fits[:size]
+        messages = [_masked(self._message(each), request) for each in page]
+        return pb.ListResponse(processes=messages, next_page_token=page[-1].id if len(fits) > size else "")
+
+    async def Watch(self, request: pb.WatchRequest, _context: Any) -> AsyncIterator[pb.WatchResponse]:  # noqa: N802
+        """The processes that there are, then each change."""
+        changes = self._supervisor.changes.subscribe()
+        waiting = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0)  # it subscribes now: no change between the list and the first one is missed
+        try:
+            for process in reversed(await asyncio.to_thread(self._runtime.processes)):
+                if _fits(process, request.filter):
+                    yield pb.WatchResponse(process=self._message(process))
+            yield pb.WatchResponse(synced=True)
+            while True:
+                process, removed = await waiting
+                waiting = asyncio.ensure_future(anext(changes))
+                if _fits(process, request.filter):
+                    yield pb.WatchResponse(process=self._message(process), removed=removed)
+        finally:
+            waiting.cancel()
+            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
+                await waiting
+            await changes.aclose()  # type: ignore[attr-defined] # it is a generator
+
+    async def Wait(self, request: pb.WaitRequest, _context: Any) -> pb.WaitResponse:  # noqa: N802
+        """Waits for the end of a process."""
+        end = await self._supervisor.wait(await self._supervisor.get(request.id))
+        return pb.WaitResponse(process=self._message(end.process))
+
+    async def Signal(self, request: pb.SignalRequest, _context: Any) -> pb.SignalResponse:  # noqa: N802
+        """Ends a guest as by a signal."""
+        await self._supervisor.signal(await self._own_process(request.id), _signal(request.signal))
+        return pb.SignalResponse()
+
+    async def Stop(self, request: pb.StopRequest, _context: Any) -> pb.StopResponse:  # noqa: N802
+        """Ends a process gently, then hard."""
+        process = await self._own_process(request.id)
+        patience_s = PATIENCE_S
+        if request.HasField("patience"):
+            patience_s = convert.duration_ns(request.patience, "patience") / 1e9
+        if process.state in (ProcessState.RUNNING, ProcessState.QUEUED):
+            for number, wait_s in ((SIGTERM, patience_s), (SIGKILL, None)):
+                with contextlib.suppress(ProcessStateError):
+                    await self._supervisor.signal(process, number)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        process = (await self._supervisor.wait(process)).process
+                        break
+        return pb.StopResponse(process=self._message(process))
+
+    async def Resume(self, request: pb.ResumeRequest, _context: Any) -> pb.ResumeResponse:  # noqa: N802
+        """Lets a crashed process go on, with nobody attached."""
+        process = await self._own_process(request.id)
+        kept = self._supervisor.submission(process.id) or Submission(process.id, RestartPolicy(), current.get().name)
+        live = await self._supervisor.resume(process, kept, trust=request.trust)
+        published = live.begun.result() if live.begun.done() else ()
+        return pb.ResumeResponse(process=self._message(await self._supervisor.get(process.id)), published=published)
+
+    async def Remove(self, request: pb.RemoveRequest, _context: Any) -> pb.RemoveResponse:  # noqa: N802
+        """Removes a process and its log."""
+        process = await self._own_process(request.id)
+        if request.force and process.state in (ProcessState.RUNNING, ProcessState.QUEUED):
+            with contextlib.suppress(ProcessStateError):
+                await self._supervisor.signal(process, SIGKILL)
+            process = (await self._supervisor.wait(process)).process
+        if self._supervisor.live(process.id) is not None:
+            raise ProcessStateError(f"process {process.id}: it {process.state}", "stop it first, or use `rm -f`")
+        await asyncio.to_thread(self._runtime.remove, process)
+        await self._supervisor.forget(process)
+        return pb.RemoveResponse()
+
+    async def Logs(self, request: pb.LogsRequest, _context: Any) -> AsyncIterator[pb.LogsResponse]:  # noqa: N802
+        """What a process wrote, from its log."""
+        process = await self._supervisor.get(request.id)
+        info = await asyncio.to_thread(self._runtime.log_info, process)
+        start_at = convert.timestamp(info.start_unix_ns)
+        since_ns = convert.unix_ns(request.since) if request.HasField("since") else 0
+        yield pb.LogsResponse(start_at=start_at)
+        async for time_ns, stream, data in self._output(process, follow=request.follow, since_unix_ns=since_ns):
+            yield pb.LogsResponse(time=convert.duration(time_ns), stream=stream, data=data)
+
+    # ---- inside
+
+    async def _output(
+        self, process: ProcessRecord, *, follow: bool, since_unix_ns: int
+    ) -> AsyncIterator[tuple[int, int, bytes]]:
+        """(time, stream, bytes) of a log, pieces that come together joined."""
+        info = await asyncio.to_thread(self._runtime.log_info, process)
+        since_ns = since_unix_ns - info.start_unix_ns
+        last_ns = info.last_time_ns if process.state is ProcessState.RUNNING and not follow else None
+        log_dir = self._runtime.registry.home.log_dir(process.id)
+
+        def produce(stop: Stop) -> Iterator[tuple[int, int, bytes]]:
+            def wait() -> bool:
+                return follow and self._runtime.is_running(process) and stop.sleep()
+
+            for output in self._runtime.logs.output(log_dir, wait):
+                if last_ns is not None and output.time_ns > last_ns:
+                    return
+                if output.time_ns >= since_ns:
+                    for at in range(0, len(output.data), LOG_BYTES_MAX):
+                        yield output.time_ns, output.stream, output.data[at : at + LOG_BYTES_MAX]
+
+        async for item in from_thread(produce):
+            yield item
+
+    async def _asked(self, spec: pb.ProcessSpec) -> Asked:
+        identity = current.get()
+        if not spec.module:
+            raise UsageError("spec.module: is missing", "give a digest, a prefix of one, or a module's name")
+        registry = self._runtime.registry
+        digest = await asyncio.to_thread(registry.resolve_object, ObjectKind.MODULE, spec.module)
+        module = registry.module_record(digest)
+        if module is None:
+            raise NotFoundError(f"module {digest[:12]}: is not in the catalogue", "upload it again")
+        name = spec.module_name or module.name
+        request = convert.run_request(spec, name, self._config)
+        allowed = [path.strip() for path in self._config.node.mounts_allowed.split(",") if path.strip()]
+        for mount in request.mounts if identity.role < Role.OPERATOR else ():
+            if not any(mount.host == path or mount.host.startswith(path.rstrip("/") + "/") for path in allowed):
+                raise AccessError(
+                    f"mount {mount.host}: {identity.name} may not mount it",
+                    "ask the node's operator to name it in node.mounts_allowed",
+                )
+        restart = convert.restart_policy(spec.restart, self._config.node.restart)
+        secrets = tuple(each.name for each in spec.env if each.secret)
+        return Asked(module, name, request, restart, spec.isolated, secrets, identity.name)
+
+    async def _submit(
+        self, asked: Asked, key: str, spec: pb.ProcessSpec, stdio: Stdio | None
+    ) -> tuple[ProcessRecord, Live]:
+        def submission(process: ProcessId) -> Submission:
+            if key:
+                answer = process.encode()
+                self._journal.remember(asked.owner, key, _digest(spec), answer, self._runtime.now_ns())
+            return asked.submission(process)
+
+        try:
+            return await self._supervisor.submit(asked.module, asked.module_name, asked.request, submission, stdio)
+        except BaseException:
+            if key:
+                self._journal.forget(asked.owner, key)
+            raise
+
+    async def _known(self, key: str, spec: pb.ProcessSpec) -> ProcessRecord | None:
+        """The process that a request with this key has begun."""
+        if not key:
+            return None
+        answer = self._journal.answer(current.get().name, key, _digest(spec))
+        return None if answer is None else await self._supervisor.get(answer.decode())
+
+    async def _own_process(self, reference: str) -> ProcessRecord:
+        """A process that the caller may end. Raises AccessError, NotFoundError, AmbiguousIdError."""
+        if not reference:
+            raise UsageError("id: is missing", "give a process's id, a prefix of it, or its name")
+        process = await self._supervisor.get(reference)
+        identity = current.get()
+        submission = self._supervisor.submission(process.id)
+        if identity.role < Role.OPERATOR and (submission is None or submission.owner != identity.name):
+            raise AccessError(
+                f"process {process.id}: belongs to {submission.owner if submission else 'the operator'}",
+                "ask them, or an operator",
+            )
+        return process
+
+    def _message(self, process: ProcessRecord) -> pb.Process:
+        return process_message(process, self._supervisor.submission(process.id))
+
+    def _started(self, process: ProcessRecord, published: tuple[str, ...]) -> pb.AttachResponse:
+        return pb.AttachResponse(started=pb.AttachResponse.Started(process=self._message(process), published=published))
+
+    def _ended(self, end: End) -> pb.AttachResponse:
+        if end.refused:
+            raise ProcessStateError(end.refused)
+        return pb.AttachResponse(
+            ended=pb.AttachResponse.Ended(
+                process=self._message(end.process), backtrace=end.backtrace, stats=end.stats, restarts=end.restarts
+            )
+        )
+
+
+def _digest(spec: pb.ProcessSpec) -> str:
+    return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _masked(message: pb.Process, request: pb.GetRequest | pb.ListRequest) -> pb.Process:
+    """The fields that were asked for. Raises UsageError for one that doesn't exist."""
+    if not request.HasField("fields"):
+        return message
+    if not request.fields.IsValidForDescriptor(pb.Process.DESCRIPTOR):  # type: ignore[arg-type]
+        raise UsageError("fields: names what isn't a field of Process", "see process.proto")
+    part = pb.Process()
+    request.fields.MergeMessage(message, part)
+    return part
+
+
+def _fits(process: ProcessRecord, wanted: pb.ProcessFilter) -> bool:
+    if wanted.states and convert.state_number(process.state) not in wanted.states:
+        return False
+    if wanted.names and not any(fnmatchcase(process.name, pattern) for pattern in wanted.names):
+        return False
+    if wanted.ids and not process.id.startswith(tuple(wanted.ids)):
+        return False
+    return not wanted.modules or any(
+        fnmatchcase(process.module_name, pattern) or process.module.startswith(pattern) for pattern in wanted.modules
+    )
+
+
+def _signal(number: int) -> int:
+    if not 1 <= number <= 64:
+        raise UsageError(f"signal {number}: isn't one", "use 1 to 64; 15 is SIGTERM, 9 SIGKILL")
+    return number

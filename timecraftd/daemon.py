@@ -1,0 +1,262 @@
+"""The control process of a node: configuration, services, ordered start and shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import grp
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from timecraftd.api.access import NodeAccess, role_of
+from timecraftd.api.door import Door
+from timecraftd.api.module import ModuleService
+from timecraftd.api.node import NodeService
+from timecraftd.api.process import ProcessService
+from timecraftd.api.server import Server, Services
+from timecraftd.config import Config
+from timecraftd.embedded import Runtime
+from timecraftd.errors import ConfigError, StateBusyError
+from timecraftd.registry.home import state_errors
+from timecraftd.supervisor.channel import Directory
+from timecraftd.supervisor.journal import Journal
+from timecraftd.supervisor.restarts import parse_restart
+from timecraftd.supervisor.supervisor import Supervisor
+from timecraftd.telemetry import EventLog
+
+THREADS_MAX = 32
+"""What blocks is done in so many threads."""
+MEMORY_PART = 0.8
+CALLS_GRACE_S = 2.0
+_SOCKET_NAME = "node.sock"
+
+
+class Daemon:
+    """One node. `run` is its whole life."""
+
+    def __init__(self, config: Config, log: EventLog, *, reload: Callable[[], Config]) -> None:
+        """`reload` reads the configuration again."""
+        self._config = config
+        self._log = log
+        self._reload = reload
+        self._stop = asyncio.Event()
+        self._runtime = Runtime(config)
+        self._loop = asyncio.get_running_loop()
+        self._access: NodeAccess | None = None
+
+    async def run(self) -> None:
+        """Serves until SIGTERM or SIGINT. Raises ConfigError, StateError; nothing is left then."""
+        self._loop.set_default_executor(ThreadPoolExecutor(THREADS_MAX, "timecraft"))
+        async with contextlib.AsyncExitStack() as stack:
+            home = self._runtime.registry.home.path
+            stack.callback(self._runtime.close)
+            stack.enter_context(node_lock(home))
+            journal = Journal(os.path.join(home, "node.db"))
+            stack.callback(journal.close)
+            supervisor = Supervisor(
+                self._runtime, journal, self._config, memory_bytes_max=memory_bytes_max(self._config), log=self._log
+            )
+            server, door = self._edge(supervisor, journal, home, stack)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._loop.add_signal_handler(number, self._stop.set)
+            self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+            await supervisor.start()
+            await server.start()
+            if door is not None:
+                door.open()
+            self._log("ready", node=node_name(self._config), home=home, processes=supervisor.running)
+            await self._stop.wait()
+            await self._shut_down(supervisor, server, door)
+
+    def _edge(
+        self, supervisor: Supervisor, journal: Journal, home: str, stack: contextlib.AsyncExitStack
+    ) -> tuple[Server, Door | None]:
+        """The control plane, listening but not serving yet."""
+        node = self._config.node
+        run_dir = Directory(os.path.join(home, "run"))
+        stack.callback(run_dir.close)
+        inner = run_dir.address("grpc.sock")
+        path = node.socket or os.path.join(home, _SOCKET_NAME)
+        door = None
+        if path != "none":
+            door = Door(
+                path, inner, mode=socket_mode(node.socket_mode), group=group_id(node.socket_group), log=self._log
+            )
+        self._access = NodeAccess(
+            node.identities_file or os.path.join(home, "identities.toml"),
+            required=bool(node.identities_file),
+            socket_role=role_of(node.socket_role),
+            door_peer=(lambda _: None) if door is None else door.peer,
+            own_uid=os.getuid(),
+            now_s=lambda: self._runtime.now_ns() / 1e9,
+        )
+        server = Server(
+            Services(
+                ProcessService(supervisor, self._runtime, journal, self._config),
+                ModuleService(self._runtime, uploads_bytes_max=node.uploads_bytes_max),
+                NodeService(supervisor, self._runtime, self._config, name=node_name(self._config)),
+            ),
+            self._access,
+            _Unobserved(),
+            self._log,
+            message_bytes_max=node.message_bytes_max,
+            calls_max=node.calls_max,
+        )
+        run_dir.remove("grpc.sock")
+        server.listen_inside(inner)
+        if node.listen:
+            certificate, key = _read(node.tls_cert_file, "tls_cert_file"), _read(node.tls_key_file, "tls_key_file")
+            client_ca = _read(node.tls_client_ca_file, "tls_client_ca_file") if node.tls_client_ca_file else None
+            port = server.listen_tls(node.listen, certificate=certificate, key=key, client_ca=client_ca)
+            self._log("listening", address=f"{node.listen.rpartition(':')[0]}:{port}")
+        return server, door
+
+    async def _shut_down(self, supervisor: Supervisor, server: Server, door: Door | None) -> None:
+        policy, patience_s = self._config.node.on_stop, self._config.node.stop_s_max
+        self._log("stopping", on_stop=policy, processes=supervisor.running)
+        supervisor.draining = True
+        await server.refuse()
+        if policy in ("finish", "stop"):
+            try:
+                async with asyncio.timeout(patience_s / 2):
+                    if policy == "stop":
+                        await self._end_processes(supervisor, signal.SIGTERM)
+                    await supervisor.drain()
+            except TimeoutError:
+                self._log("processes didn't end in time", processes=supervisor.running)
+                await self._end_processes(supervisor, signal.SIGKILL if policy == "stop" else signal.SIGTERM)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience_s / 4):
+                        await supervisor.drain()
+        if door is not None:
+            await door.close()
+        await server.stop(CALLS_GRACE_S)
+        await supervisor.close(abandon=policy != "leave")
+        self._log("stopped")
+
+    async def _end_processes(self, supervisor: Supervisor, number: int) -> None:
+        for process in supervisor.processes():
+            with contextlib.suppress(Exception):
+                await supervisor.signal(await supervisor.get(process), number)
+
+    def _on_hangup(self) -> None:
+        try:
+            config = self._reload()
+            assert self._access is not None, "it serves"
+            self._access.reload()
+        except ConfigError as error:
+            self._log("reload failed, all stays as it was", error=str(error))
+            return
+        self._log.form = config.node.log_format
+        fixed = sorted(
+            key
+            for key in type(config.node).__slots__
+            if getattr(config.node, key) != getattr(self._config.node, key) and key != "log_format"
+        )
+        self._log("reloaded", needs_restart=",".join(fixed))
+
+
+class _Unobserved:
+    def called(self, method: str, code: str, seconds: float) -> None:
+        """Calls aren't counted."""
+
+
+@contextlib.contextmanager
+def node_lock(home: str) -> Any:
+    """Held by the one control process of a state directory. Raises StateBusyError."""
+    path = os.path.join(home, "node.lock")
+    with state_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            raise StateBusyError(
+                f"state directory {home}: a node daemon (pid {holder}) has it", "stop that one, or set TIMECRAFT_HOME"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def check(config: Config) -> None:
+    """Whether a node could start with a configuration. Raises ConfigError."""
+    node = config.node
+    parse_restart(node.restart, "node.restart")
+    socket_mode(node.socket_mode)
+    group_id(node.socket_group)
+    if node.socket == "none" and not node.listen:
+        raise ConfigError("node: listens nowhere", "set node.listen, or leave node.socket")
+    if node.listen:
+        _endpoint(node.listen, "listen")
+        _read(node.tls_cert_file, "tls_cert_file")
+        _read(node.tls_key_file, "tls_key_file")
+    if node.metrics_listen:
+        _endpoint(node.metrics_listen, "metrics_listen")
+    if node.tls_client_ca_file:
+        _read(node.tls_client_ca_file, "tls_client_ca_file")
+
+
+def memory_bytes_max(config: Config) -> int:
+    """Linear memory that a node may promise."""
+    if config.node.memory_bytes_max is not None:
+        return config.node.memory_bytes_max
+    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_PART)
+
+
+def node_name(config: Config) -> str:
+    """What the node calls itself."""
+    return config.node.name or socket.gethostname()
+
+
+def socket_mode(text: str) -> int:
+    """Permissions from octal digits. Raises ConfigError."""
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise ConfigError(f"node.socket_mode {text!r}: isn't a mode", "write it like 0660")
+    return mode
+
+
+def group_id(name: str) -> int | None:
+    """A group's number. Raises ConfigError."""
+    if not name:
+        return None
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigError(
+            f"node.socket_group {name!r}: there is no such group", "create it, or leave it empty"
+        ) from None
+
+
+def _endpoint(text: str, key: str) -> None:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"node.{key} {text!r}: isn't HOST:PORT", "write it like 0.0.0.0:7464 or [::]:7464")
+
+
+def _read(path: str, key: str) -> bytes:
+    if not path:
+        raise ConfigError(f"node.{key}: is missing", "node.listen needs a certificate and its key (PEM)")
+    try:
+        with open(path, "rb") as file:
+            return file.read(1 << 20)
+    except OSError as error:
+        raise ConfigError(f"node.{key} {path}: {error.strerror}", "give a file that the daemon may read") from None
+
+
+async def serve(config: Config, reload: Callable[[], Config]) -> None:
+    """The whole life of a node."""
+    await Daemon(config, EventLog(form=config.node.log_format, stream=sys.stderr), reload=reload).run()

@@ -1,0 +1,476 @@
+"""Looks after the processes of a node: room, queue, workers, restarts, and what is to run after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from timecraftd.config import Config
+from timecraftd.embedded import Runtime
+from timecraftd.engine.request import RunRequest, decode_config
+from timecraftd.errors import CapacityError, NotFoundError, ProcessStateError, TimecraftError, WorkerLostError
+from timecraftd.model import ModuleRecord, ObjectKind, ProcessId, ProcessRecord, ProcessState
+from timecraftd.supervisor.changes import Changes
+from timecraftd.supervisor.journal import Journal, Submission
+from timecraftd.supervisor.restarts import RestartPolicy
+from timecraftd.supervisor.stdio import Stdio
+from timecraftd.supervisor.workers import WorkerHandle, WorkerPool
+
+_T = TypeVar("_T")
+Log = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a process's run ended, as far as its worker could tell."""
+
+    process: ProcessRecord
+    backtrace: tuple[str, ...] = ()
+    stats: dict[str, int] = field(default_factory=dict)
+    refused: str = ""
+    """Why a resumed process didn't get to go on."""
+    restarts: bool = False
+    """Whether another run follows by policy."""
+
+
+@dataclass(slots=True)
+class Live:
+    """A process that is queued or runs."""
+
+    submission: Submission
+    memory_bytes: int
+    """Promised."""
+    stdio: Stdio | None
+    begun: asyncio.Future[tuple[str, ...]]
+    """Published ports, once it runs."""
+    ended: asyncio.Future[End]
+    worker: WorkerHandle | None = None
+    resumes: bool = False
+    trust: bool = False
+    stopped: bool = False
+    """Somebody asked for its end: no restarts."""
+
+
+class Supervisor:
+    """The processes of a node. Belongs to one event loop; what blocks is done in threads."""
+
+    def __init__(self, runtime: Runtime, journal: Journal, config: Config, *, memory_bytes_max: int, log: Log) -> None:
+        self.changes = Changes()
+        self.draining = False
+        self.memory_bytes_max = memory_bytes_max
+        self._runtime = runtime
+        self._journal = journal
+        self._config = config
+        self._log = log
+        self._live: dict[str, Live] = {}
+        self._queue: deque[str] = deque()
+        self._running: set[str] = set()
+        self._memory_bytes = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = False
+        self.workers = WorkerPool(
+            runtime.config.home,
+            processes_max=config.node.worker_processes_max,
+            version=runtime.engine.build_info()["version"],
+            on_end=self._on_end,
+            on_lost=self._on_lost,
+            log=log,
+        )
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Finds workers and their guests again, and takes up what was wanted when the last control process ended."""
+        for worker in await self.workers.adopt():
+            for process in worker.processes:
+                submission = self._journal.get(ProcessId(process)) or Submission(ProcessId(process), RestartPolicy())
+                live = await self._new_live(submission, None)
+                live.worker = worker
+                self._admit(process, live)
+                live.begun.set_result(())
+        for submission in self._journal.wanted():
+            if submission.process not in self._live:
+                await self._take_up(submission)
+        with contextlib.suppress(TimecraftError):
+            await self.workers.prepare()
+
+    async def _take_up(self, submission: Submission) -> None:
+        try:
+            process = await self._do(lambda: self._runtime.process(submission.process))
+        except NotFoundError:
+            self._journal.delete(submission.process)
+            return
+        if process.state is ProcessState.QUEUED:
+            live = await self._new_live(submission, None)
+            self._live[process.id] = live
+            self._queue.append(process.id)
+            self._start_next()
+        elif process.state is ProcessState.RUNNING:
+            self._log("another host runs the process", process=process.id, pid=process.pid)
+        elif process.state is ProcessState.CRASHED and submission.checkpointed and process.recorded:
+            self.own(self._again(replace(submission, checkpointed=False), process, 0.0, resumes=True))
+        else:
+            self._log("process ended while no node looked after it", process=process.id, state=str(process.state))
+            self._follow_up(submission, process)
+
+    async def drain(self) -> None:
+        """Takes no more processes, and waits until none is left."""
+        self.draining = True
+        await self._idle.wait()
+
+    async def close(self, *, abandon: bool) -> None:
+        """Ends the control of workers. Their guests go on alone, or are left resumable, to be resumed at the next start."""
+        self._closing = True
+        if abandon:
+            for live in self._live.values():
+                self._journal.put(replace(live.submission, checkpointed=True))
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.workers.close(abandon=abandon)
+
+    @property
+    def running(self) -> int:
+        """Processes that run."""
+        return len(self._running)
+
+    @property
+    def queued(self) -> int:
+        """Processes that wait for room."""
+        return len(self._queue)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Linear memory that is promised."""
+        return self._memory_bytes
+
+    def processes(self) -> list[ProcessId]:
+        """Those that are queued, or run in one of the node's workers."""
+        return [ProcessId(process) for process in self._live]
+
+    def live(self, process: str) -> Live | None:
+        """A process that is queued, or runs in one of the node's workers."""
+        return self._live.get(process)
+
+    # ---- processes
+
+    async def submit(
+        self,
+        module: ModuleRecord,
+        module_name: str,
+        request: RunRequest,
+        submission: Callable[[ProcessId], Submission],
+        stdio: Stdio | None = None,
+    ) -> tuple[ProcessRecord, Live]:
+        """Starts a process, or queues it if there is no room. Raises CapacityError, and what `Runtime.admit` does.
+
+        If it fails to begin, nothing is left of it.
+        """
+        self._check_open()
+        process = await self._do(lambda: self._runtime.admit(module, module_name, request))
+        live = await self._new_live(submission(process.id), stdio, request)
+        await self._do(lambda: self._journal.put(live.submission))
+        self._live[process.id] = live
+        self._idle.clear()
+        self.changes.publish(process)
+        if self._queue or not self._has_room(live):
+            if len(self._queue) >= self._config.node.queue_max:
+                await self._discard(process)
+                raise CapacityError(
+                    f"node: runs {self.running} processes, and {len(self._queue)} wait, which is as many as may",
+                    "try again later, or raise node.processes_max or node.queue_max",
+                )
+            self._queue.append(process.id)
+            return process, live
+        self._admit(process.id, live)
+        try:
+            await self._begin(process.id, live)
+        except WorkerLostError:
+            pass  # it may have run: what becomes of it, those who settle the worker's processes tell
+        except BaseException:
+            await asyncio.shield(self._discard(process))
+            raise
+        return await self.get(process.id), live
+
+    async def resume(
+        self, process: ProcessRecord, submission: Submission, *, trust: bool, stdio: Stdio | None = None
+    ) -> Live:
+        """Lets a crashed process go on. Raises ProcessStateError, ReplayRefusedError, CapacityError..."""
+        self._check_open()
+        if process.id in self._live:
+            raise ProcessStateError(f"process {process.id}: it runs", "attach to it")
+        live = await self._new_live(submission, stdio)
+        live.resumes, live.trust = True, trust
+        if not self._has_room(live):
+            raise CapacityError(f"node: has no room for process {process.id}", "try again later")
+        await self._do(lambda: self._journal.put(submission))
+        self._live[process.id] = live
+        self._idle.clear()
+        self._admit(process.id, live)
+        try:
+            await self._begin(process.id, live)
+        except WorkerLostError:
+            pass
+        except BaseException:
+            self._forget(process.id)
+            self._journal.settle(process.id)
+            raise
+        return live
+
+    async def get(self, reference: str) -> ProcessRecord:
+        """A process as it is now. Raises NotFoundError, AmbiguousIdError."""
+        return await self._do(lambda: self._runtime.process(reference))
+
+    async def wait(self, process: ProcessRecord) -> End:
+        """Waits for the end of a process."""
+        live = self._live.get(process.id)
+        if live is not None:
+            return await asyncio.shield(live.ended)
+        # Another host's: its lock tells. A thread that waits for a lock can't be cancelled, so it is asked for instead.
+        while process.state in (ProcessState.RUNNING, ProcessState.QUEUED):
+            await asyncio.sleep(0.1)
+            process = await self.get(process.id)
+        return End(process)
+
+    async def signal(self, process: ProcessRecord, number: int) -> None:
+        """Ends a guest as by a signal. Raises ProcessStateError if it doesn't run."""
+        live = self._live.get(process.id)
+        if live is not None:
+            live.stopped = True
+            if live.worker is None:
+                await self._end_queued(process, number)
+                return
+            await live.worker.peer.call("kill", process=process.id, signal=number)
+        elif process.state is not ProcessState.RUNNING or not await self._do(
+            lambda: self._runtime.kill(process, number)
+        ):
+            raise ProcessStateError(f"process {process.id}: doesn't run, but {process.state}", "look at it again")
+
+    async def forget(self, process: ProcessRecord) -> None:
+        """A process is to be started no more: it was removed."""
+        await self._do(lambda: self._journal.delete(process.id))
+        self.changes.publish(process, removed=True)
+
+    def submission(self, process: ProcessId) -> Submission | None:
+        """What was asked for with a process; None if the node doesn't look after it."""
+        live = self._live.get(process)
+        return live.submission if live is not None else self._journal.get(process)
+
+    async def stats(self) -> dict[str, dict[str, Any]]:
+        """Of each worker by name: its memory, and the counters of its processes."""
+        answers = {}
+        for worker in list(self.workers.workers.values()):
+            with contextlib.suppress(WorkerLostError):
+                answers[worker.name] = await worker.peer.call("stats")
+        return answers
+
+    async def watch(self) -> AsyncIterator[tuple[ProcessRecord, bool]]:
+        """Each process that changes from now on, and whether it was removed."""
+        async for change in self.changes.subscribe():
+            yield change
+
+    # ---- inside
+
+    def _check_open(self) -> None:
+        if self.draining:
+            raise CapacityError("node: is draining, and takes no processes", "use another node, or end the drain")
+
+    async def _new_live(self, submission: Submission, stdio: Stdio | None, request: RunRequest | None = None) -> Live:
+        if request is None:
+            request = await self._do(lambda: self._request(submission.process))
+        loop = asyncio.get_running_loop()
+        return Live(
+            submission,
+            min(request.limits.memory_bytes, self._config.node.memory_bytes_reckoned),
+            stdio,
+            loop.create_future(),
+            loop.create_future(),
+        )
+
+    def _request(self, process: ProcessId) -> RunRequest:
+        record = self._runtime.registry.catalogue.get(process)
+        request = decode_config(self._runtime.registry.objects.get(ObjectKind.CONFIG, record.config))
+        return replace(request, name=record.name, recorded=record.recorded)
+
+    def _has_room(self, live: Live) -> bool:
+        if len(self._running) >= self._config.node.processes_max:
+            return False
+        return not self._running or self._memory_bytes + live.memory_bytes <= self.memory_bytes_max
+
+    def _admit(self, process: str, live: Live) -> None:
+        self._live[process] = live
+        self._running.add(process)
+        self._memory_bytes += live.memory_bytes
+        self._idle.clear()
+
+    async def _begin(self, process: str, live: Live) -> None:
+        """Begins in a worker what was admitted. Raises what the worker does, and WorkerLostError."""
+        isolated = live.submission.isolated or self._config.node.placement == "isolated"
+        worker = await self.workers.acquire(process, isolated=isolated)
+        live.worker = worker
+        stdio = live.stdio
+        try:
+            answer = await worker.peer.call(
+                "resume" if live.resumes else "begin",
+                () if stdio is None else stdio.descriptors(),
+                process=process,
+                stdio=stdio is not None,
+                trace=stdio is not None and stdio.has_trace,
+                trust=live.trust,
+            )
+        except BaseException as error:
+            if not isinstance(error, WorkerLostError):
+                self.workers.release(worker, process)
+                live.worker = None
+            raise
+        finally:
+            if stdio is not None:
+                stdio.handed_over()
+        if not live.begun.done():
+            live.begun.set_result(tuple(answer["published"]))
+        self._publish(process)
+
+    async def _discard(self, process: ProcessRecord) -> None:
+        self._forget(process.id)
+        with contextlib.suppress(TimecraftError):
+            await self._do(lambda: self._runtime.remove(process))
+        await self.forget(process)
+
+    def _forget(self, process: str) -> Live | None:
+        """Takes a process off the books."""
+        live = self._live.pop(process, None)
+        if process in self._running:
+            self._running.remove(process)
+            if live is not None:
+                self._memory_bytes -= live.memory_bytes
+        with contextlib.suppress(ValueError):
+            self._queue.remove(process)
+        if live is not None and live.worker is not None:
+            self.workers.release(live.worker, process)
+        self._start_next()
+        if not self._live:
+            self._idle.set()
+        return live
+
+    def _start_next(self) -> None:
+        while self._queue and self._has_room(self._live[self._queue[0]]) and not self._closing:
+            process = self._queue.popleft()
+            live = self._live[process]
+            self._admit(process, live)
+            self.own(self._begin_queued(process, live))
+
+    async def _begin_queued(self, process: str, live: Live) -> None:
+        try:
+            await self._begin(process, live)
+        except WorkerLostError:
+            return
+        except TimecraftError as error:
+            reason = str(error)
+            record = await self._do(lambda: self._runtime.fail(ProcessId(process), reason))
+            self._finish(record, End(record))
+
+    async def _end_queued(self, process: ProcessRecord, number: int) -> None:
+        record = await self._do(
+            lambda: self._runtime.fail(process.id, f"killed by signal {number} while it was queued", 128 + number)
+        )
+        self._finish(record, End(record))
+
+    def _on_end(self, worker: WorkerHandle, arguments: dict[str, Any]) -> None:
+        worker.processes.discard(arguments["process"])
+        self.own(self._ended(arguments))
+
+    async def _ended(self, arguments: dict[str, Any]) -> None:
+        record = await self.get(arguments["process"])
+        end = End(record, tuple(arguments["backtrace"]), arguments["stats"], arguments["refused"] or "")
+        self._finish(record, end)
+
+    async def _on_lost(self, worker: WorkerHandle) -> None:
+        """Its logs are recovered; what is to go on elsewhere does."""
+        processes = list(worker.processes)
+        self._log("worker lost", worker=worker.name, pid=worker.pid, processes=len(processes))
+        for process in processes:
+            with contextlib.suppress(NotFoundError):
+                record = await self.get(process)
+                self._finish(record, End(record))
+
+    def _finish(self, record: ProcessRecord, end: End) -> None:
+        live = self._forget(record.id)
+        if live is None:
+            return
+        follows = self._follow_up(live.submission, record, stopped=live.stopped)
+        if live.stdio is not None:
+            live.stdio.handed_over()  # if it never ran: else its reader would wait for ever
+        if not live.begun.done():
+            live.begun.set_result(())
+        live.ended.set_result(replace(end, restarts=follows))
+        self.changes.publish(record)
+        self._log(
+            "process ended", process=record.id, state=str(record.state), exit_code=record.exit_code, restarts=follows
+        )
+
+    def _follow_up(self, submission: Submission, record: ProcessRecord, *, stopped: bool = False) -> bool:
+        """Restarts or resumes by policy; whether it does."""
+        ran_s = ((record.ended_ns or record.started_ns) - record.started_ns) / 1e9
+        restart = self._config.restart
+        crashed = record.state is ProcessState.CRASHED
+        delay_s: float | None
+        resumes = crashed and submission.restart.mode == "resume" and record.recorded
+        if resumes:
+            delay_s = submission.restart.resume_delay_s(submission.restarts, ran_s, restart)
+        else:
+            failed = record.exit_code != 0
+            delay_s = submission.restart.delay_s(submission.restarts, failed, ran_s, restart)
+        if delay_s is None or stopped or self._closing:
+            if not self._closing:
+                self._journal.settle(record.id)
+            return False
+        restarts = 0 if ran_s >= restart.healthy_s else submission.restarts
+        again = replace(submission, restarts=restarts + 1)
+        self.own(self._again(again, record, delay_s, resumes=resumes))
+        return True
+
+    async def _again(self, submission: Submission, record: ProcessRecord, delay_s: float, *, resumes: bool) -> None:
+        await asyncio.sleep(delay_s)
+        try:
+            if resumes:
+                await self.resume(record, submission, trust=True)
+                self._log("process resumed", process=record.id)
+                return
+            request = replace(await self._do(lambda: self._request(record.id)), restart_of=record.id)
+            module = await self._do(lambda: self._runtime.registry.catalogue.module(record.module))
+            assert module is not None, "a process keeps its module"
+            process, _ = await self.submit(
+                module, record.module_name, request, lambda new: replace(submission, process=new, wanted=True)
+            )
+            self._journal.settle(record.id)
+            self._log("process restarted", process=process.id, restart_of=record.id)
+        except TimecraftError as error:
+            self._log("restart failed", process=record.id, error=str(error))
+            self._journal.settle(record.id)
+
+    def _publish(self, process: str) -> None:
+        async def publish() -> None:
+            with contextlib.suppress(NotFoundError):
+                self.changes.publish(await self.get(process))
+
+        self.own(publish())
+
+    async def _do(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.to_thread(work)
+
+    def own(self, work: Any) -> None:
+        """Runs a coroutine for as long as the node has use for it."""
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log("internal error", error=repr(task.exception()))

@@ -1,0 +1,209 @@
+"""The control process's side of its workers: starting, finding again, choosing, losing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from timecraftd.errors import EngineError, TimecraftError, WorkerLostError
+from timecraftd.supervisor.channel import Directory, Peer
+
+START_S_MAX = 20.0
+CONNECT_POLL_S = 0.01
+LOG_BYTES_MAX = 1 << 20
+"""A worker's own complaints; a longer file is begun anew."""
+
+OnEnd = Callable[["WorkerHandle", dict[str, Any]], None]
+OnLost = Callable[["WorkerHandle"], Awaitable[None]]
+
+
+class WorkerHandle:
+    """A worker process."""
+
+    def __init__(self, name: str, peer: Peer, pid: int, version: str, processes: set[str]) -> None:
+        self.name = name
+        self.peer = peer
+        self.pid = pid
+        self.version = version
+        self.processes = processes
+        """Guests that it hosts, those that it is about to begin included."""
+        self.retiring = False
+
+    @property
+    def isolated(self) -> bool:
+        """Whether it is for one guest only."""
+        return self.name.startswith("i-")
+
+
+class WorkerPool:
+    """All workers of a node."""
+
+    def __init__(
+        self, home: str, *, processes_max: int, version: str, on_end: OnEnd, on_lost: OnLost, log: Callable[..., None]
+    ) -> None:
+        """`processes_max` is for each shared worker; workers of another `version` get no new processes."""
+        self.workers: dict[str, WorkerHandle] = {}
+        self._home = home
+        self._processes_max = processes_max
+        self._version = version
+        self._on_end = on_end
+        self._on_lost = on_lost
+        self._log = log
+        self._directory = Directory(os.path.join(home, "workers"))
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._starting: asyncio.Lock = asyncio.Lock()
+        self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._closing = False
+
+    async def adopt(self) -> list[WorkerHandle]:
+        """Connects to workers that an earlier control process has left."""
+        for name in self._directory.names():
+            if name.endswith(".log"):
+                continue
+            try:
+                await self._connect(name)
+            except (OSError, WorkerLostError):
+                self._directory.remove(name)  # its worker is dead
+        return list(self.workers.values())
+
+    async def acquire(self, process: str, *, isolated: bool) -> WorkerHandle:
+        """A worker with room, in which a place is now taken for the process. Raises EngineError."""
+        if isolated:
+            worker = await self._start(f"i-{secrets.token_hex(4)}")
+        else:
+            async with self._starting:  # many at once share the one that is being started
+                worker = self._with_room() or await self._start(f"s-{secrets.token_hex(4)}")
+                worker.processes.add(process)
+        worker.processes.add(process)
+        return worker
+
+    async def prepare(self) -> None:
+        """Starts a shared worker ahead of need. Raises EngineError."""
+        async with self._starting:
+            if self._with_room() is None:
+                await self._start(f"s-{secrets.token_hex(4)}")
+
+    def release(self, worker: WorkerHandle, process: str) -> None:
+        """The process runs there no more."""
+        worker.processes.discard(process)
+        if (worker.isolated or worker.version != self._version) and not worker.processes:
+            self._retire(worker)
+
+    def of(self, process: str) -> WorkerHandle | None:
+        """The worker that hosts a process."""
+        return next((worker for worker in self.workers.values() if process in worker.processes), None)
+
+    async def close(self, *, abandon: bool) -> None:
+        """Hangs up. Idle workers end; others too if they are abandoned, else they go on alone."""
+        self._closing = True
+        for worker in list(self.workers.values()):
+            with suppress(TimecraftError):
+                await worker.peer.call("abandon" if abandon else "retire")
+        if abandon:
+            await asyncio.gather(*(child.wait() for child in self._children.values()))
+        for worker in list(self.workers.values()):
+            worker.peer.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._directory.close()
+
+    def _with_room(self) -> WorkerHandle | None:
+        usable = [
+            worker
+            for worker in self.workers.values()
+            if not worker.isolated
+            and not worker.retiring
+            and worker.version == self._version
+            and len(worker.processes) < self._processes_max
+        ]
+        return min(usable, key=lambda worker: len(worker.processes), default=None)
+
+    def _retire(self, worker: WorkerHandle) -> None:
+        if not worker.retiring:
+            worker.retiring = True
+            self._own(self._ask_to_retire(worker))
+
+    async def _ask_to_retire(self, worker: WorkerHandle) -> None:
+        with suppress(TimecraftError):
+            await worker.peer.call("retire")
+
+    async def _start(self, name: str) -> WorkerHandle:
+        path = os.path.join(self._directory.path, f"{name}.log")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "timecraftd.worker",
+                "--home",
+                self._home,
+                "--name",
+                name,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                start_new_session=True,  # it outlives us
+            )
+        finally:
+            os.close(descriptor)
+        self._children[name] = child
+        self._own(self._reap(name, child))
+        try:
+            async with asyncio.timeout(START_S_MAX):
+                while True:
+                    try:
+                        return await self._connect(name)
+                    except OSError:
+                        if child.returncode is not None:
+                            break
+                    await asyncio.sleep(CONNECT_POLL_S)
+        except TimeoutError:
+            child.kill()
+        raise EngineError(f"worker {name}: didn't start", f"see {path}")
+
+    async def _reap(self, name: str, child: asyncio.subprocess.Process) -> None:
+        code = await child.wait()
+        if code != 0:
+            self._log("worker ended", worker=name, pid=child.pid, code=code)
+        self._children.pop(name, None)
+        path = os.path.join(self._directory.path, f"{name}.log")
+        with suppress(FileNotFoundError):
+            if code == 0 or os.path.getsize(path) == 0:
+                os.unlink(path)
+
+    async def _connect(self, name: str) -> WorkerHandle:
+        connection = self._directory.connect(name)
+
+        def tell(event: str, arguments: dict[str, Any]) -> None:
+            if event == "ended":
+                self._on_end(worker, arguments)
+
+        peer = Peer(connection, tell=tell)
+        serving = self._own(peer.serve())
+        answer = await peer.call("hello")
+        worker = WorkerHandle(name, peer, answer["pid"], answer["version"], set(answer["processes"]))
+        self.workers[name] = worker
+        self._own(self._lost(worker, serving))
+        return worker
+
+    async def _lost(self, worker: WorkerHandle, serving: asyncio.Task[None]) -> None:
+        await asyncio.wait([serving])
+        self.workers.pop(worker.name, None)
+        self._directory.remove(worker.name)
+        if not self._closing:
+            await self._on_lost(worker)
+
+    def _own(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log("internal error", error=repr(task.exception()))

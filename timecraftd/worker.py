@@ -1,0 +1,279 @@
+"""A worker process: hosts guests, writes their logs, and goes on when the control process is gone."""
+
+# It listens in `$TIMECRAFT_HOME/workers`; whoever connects last controls it. What it is asked:
+#   hello                                  -> pid, version, processes: ids
+#   begin process stdio trace + descriptors -> published, pid
+#   resume process trust stdio trace + descriptors -> published, pid, epoch
+#   kill process signal                    -> sent
+#   stats                                  -> processes: id -> counters; memory_bytes
+#   retire                                 -> ends when it hosts nothing any more
+#   abandon                                -> ends now: logs stay without an end, their processes can be resumed
+# What it tells: ended process kind code message backtrace stats; refused if it never went on.
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import sys
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from timecraftd.config import load_config
+from timecraftd.embedded import Runtime, read_kill_request
+from timecraftd.errors import ProcessStateError, TimecraftError, UnsupportedError
+from timecraftd.running import Running, Streams
+from timecraftd.supervisor.channel import Directory, Peer
+
+WORKERS_DIR = "workers"
+THREADS_MAX = 16
+"""Guests that are begun, or written down as ended, at one time; what runs has threads of its own."""
+ORPHAN_S = 30.0
+"""How long a worker that hosts nothing waits for somebody to control it."""
+NETWORK_STATE_S = 1.0
+DRAIN_BYTES = 1 << 16
+BACKTRACE_FRAMES_MAX = 64
+MESSAGE_CHARS_MAX = 8192
+
+
+@dataclass(slots=True)
+class _Hosted:
+    running: Running
+    drains: list[int]
+    """Ends of the guest's pipes from which its output is taken if nobody else does."""
+
+
+class Worker:
+    """Guests of one process of the host."""
+
+    def __init__(self, runtime: Runtime, *, orphan_s: float = ORPHAN_S) -> None:
+        self._runtime = runtime
+        self._orphan_s = orphan_s
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(THREADS_MAX, "timecraft-worker")
+        self._hosted: dict[str, _Hosted] = {}
+        self._starting = 0
+        self._control: Peer | None = None
+        self._retiring = False
+        self._over = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def serve(self, directory: Directory, name: str) -> None:
+        """Takes control connections until it is to end."""
+        with directory.listen(name) as listener:
+            self._loop.add_signal_handler(signal.SIGUSR2, self._look_for_kills)
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                accepting = tasks.create_task(self._accept(listener, tasks))
+                states = tasks.create_task(self._write_network_states())
+                orphan = tasks.create_task(self._end_as_orphan())
+                await self._over.wait()
+                for task in (accepting, states, orphan):
+                    task.cancel()
+                if self._control is not None:
+                    self._control.close()
+        directory.remove(name)
+        self._threads.shutdown()
+        self._runtime.close()
+
+    async def _accept(self, listener: Any, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            connection, _ = await self._loop.sock_accept(listener)
+            if self._control is not None:
+                self._control.close()
+            self._control = Peer(connection, handle=self._handle)
+            tasks.create_task(self._serve_control(self._control))
+
+    async def _serve_control(self, peer: Peer) -> None:
+        await peer.serve()
+        if self._control is peer:
+            self._control = None
+            self._drain_outputs()
+
+    async def _handle(self, operation: str, arguments: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        if operation in ("begin", "resume"):
+            return await self._begin(operation, arguments, descriptors)
+        _close(descriptors)
+        operations = {
+            "hello": self._hello,
+            "kill": self._kill,
+            "stats": self._stats,
+            "retire": self._retire,
+            "abandon": self._abandon,
+        }
+        if operation not in operations:
+            raise UnsupportedError(f"worker: doesn't know {operation!r}", "it is of another version; let it retire")
+        return await operations[operation](arguments)
+
+    async def _hello(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        self._retiring = False
+        return {
+            "pid": os.getpid(),
+            "version": self._runtime.engine.build_info()["version"],
+            "processes": [*self._hosted],
+        }
+
+    async def _begin(self, operation: str, arguments: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Of the descriptors the first are the guest's (input, output, errors, trace), the rest their other ends."""
+        count = 4 if arguments["trace"] else 3
+        ends, drains = ([*descriptors[:count]], descriptors[count:]) if arguments["stdio"] else ([], [])
+        self._starting += 1
+        try:
+            running = await self._loop.run_in_executor(self._threads, self._run, operation, arguments, ends)
+        except BaseException:
+            _close(drains)
+            raise
+        finally:
+            self._starting -= 1
+            _close(ends)
+        self._hosted[running.process.id] = _Hosted(running, drains)
+        self._loop.add_reader(running.guest.fileno(), self._ended, running.process.id)
+        running.guest.begin()
+        if self._control is None:
+            self._drain_outputs()
+        return {"published": list(running.published), "pid": os.getpid(), "epoch": running.process.epoch}
+
+    def _run(self, operation: str, arguments: dict[str, Any], ends: list[int]) -> Running:
+        streams = Streams(*ends[:3]) if ends else Streams()
+        if not arguments.get("stdin", True):
+            streams = Streams(None, streams.stdout, streams.stderr)
+        trace_fd = ends[3] if len(ends) > 3 else None
+        process = self._runtime.registry.catalogue.get(arguments["process"])
+        if operation == "begin":
+            return self._runtime.begin(process, streams, trace_fd)
+        return self._runtime.resume(process, streams, trace_fd, trusted=bool(arguments.get("trust")))
+
+    async def _kill(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        hosted = self._hosted.get(arguments["process"])
+        if hosted is None:
+            raise ProcessStateError(f"process {arguments['process']}: doesn't run here", "look at it again")
+        hosted.running.guest.kill(int(arguments["signal"]))
+        return {}
+
+    async def _stats(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        with open("/proc/self/statm", "rb") as file:
+            resident = int(file.read().split()[1]) * resource.getpagesize()
+        processes = {name: hosted.running.guest.stats() for name, hosted in self._hosted.items()}
+        return {"memory_bytes": resident, "processes": processes}
+
+    async def _retire(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        self._retiring = True
+        self._loop.call_soon(self._end_if_idle)
+        return {}
+
+    async def _abandon(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        # What is in the rings is drained by whoever settles the processes: nothing that a guest was told is lost.
+        self._loop.call_later(0.01, os._exit, 0)
+        return {}
+
+    def _ended(self, process_id: str) -> None:
+        hosted = self._hosted[process_id]
+        self._loop.remove_reader(hosted.running.guest.fileno())
+        assert self._tasks is not None, "it serves"
+        self._tasks.create_task(self._finish(process_id, hosted))
+
+    async def _finish(self, process_id: str, hosted: _Hosted) -> None:
+        outcome = hosted.running.guest.wait(0)
+        assert outcome is not None, "it is over"
+        refused = None
+        try:
+            await self._loop.run_in_executor(self._threads, hosted.running.finish, outcome)
+        except TimecraftError as error:
+            refused = str(error)
+        except Exception as error:  # noqa: BLE001 - a bug that shows at one guest's end must not end the others
+            traceback.print_exc()
+            refused = f"internal error: {type(error).__name__}: {error}"
+        for descriptor in hosted.drains:
+            self._loop.remove_reader(descriptor)
+        _close(hosted.drains)
+        del self._hosted[process_id]
+        if self._control is not None:
+            await self._control.tell(
+                "ended",
+                process=process_id,
+                kind=outcome.kind,
+                code=outcome.code,
+                message=outcome.message[:MESSAGE_CHARS_MAX],
+                backtrace=[frame[:256] for frame in outcome.backtrace[:BACKTRACE_FRAMES_MAX]],
+                stats=outcome.stats,
+                refused=refused,
+            )
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if self._retiring and not self._hosted and not self._starting:
+            self._over.set()
+
+    async def _end_as_orphan(self) -> None:
+        alone = 0.0
+        while True:
+            await asyncio.sleep(min(self._orphan_s, 1.0))
+            busy = self._control is not None or self._hosted or self._starting
+            alone = 0.0 if busy else alone + min(self._orphan_s, 1.0)
+            if alone >= self._orphan_s:
+                self._over.set()
+                return
+
+    async def _write_network_states(self) -> None:
+        while True:
+            await asyncio.sleep(NETWORK_STATE_S)
+            for hosted in list(self._hosted.values()):
+                await self._loop.run_in_executor(self._threads, hosted.running.write_network_state)
+
+    def _drain_outputs(self) -> None:
+        """A guest whose reader is gone isn't to wait for room in a pipe, nor to learn that nobody reads: the log does."""
+        for hosted in self._hosted.values():
+            for descriptor in hosted.drains:
+                self._loop.add_reader(descriptor, self._drain, descriptor)
+
+    def _drain(self, descriptor: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            if os.read(descriptor, DRAIN_BYTES):
+                return
+            self._loop.remove_reader(descriptor)
+
+    def _look_for_kills(self) -> None:
+        """`timecraft kill`, embedded in another process, leaves a signal beside the log."""
+        for hosted in self._hosted.values():
+            number = read_kill_request(self._runtime.kill_file(hosted.running.process))
+            if number:
+                hosted.running.guest.kill(number)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+async def serve(home: str, name: str) -> None:
+    """Serves until the worker is to end."""
+    directory = Directory(os.path.join(home, WORKERS_DIR))
+    try:
+        await Worker(Runtime(load_config(dict(os.environ) | {"TIMECRAFT_HOME": home}))).serve(directory, name)
+    finally:
+        directory.close()
+
+
+def main() -> int:
+    """Serves; errors go to the standard error, which is the node's log of the worker."""
+    parser = argparse.ArgumentParser(prog="timecraft-worker", description=__doc__)
+    parser.add_argument("--home", required=True)
+    parser.add_argument("--name", required=True)
+    args = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # a terminal's, or systemd's to the group: the control process decides
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    asyncio.run(serve(args.home, args.name))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

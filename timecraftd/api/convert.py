@@ -19,7 +19,7 @@ from timecraftd.supervisor.journal import Submission
 from timecraftd.supervisor.restarts import Mode, RestartPolicy, parse_restart
 
 _STATES = {state: getattr(process_pb2, f"PROCESS_STATE_{state.name}") for state in ProcessState}
-_STATES_BACK = {number: state for state, number in _STATES.items()}
+_STATES_BACK: dict[int, ProcessState] = {number: state for state, number in _STATES.items()}
 _MODES: dict[Mode, process_pb2.RestartPolicy.Mode] = {
     "no": process_pb2.RestartPolicy.MODE_NO,
     "on-failure": process_pb2.RestartPolicy.MODE_ON_FAILURE,
@@ -164,14 +164,15 @@ def run_request(spec: process_pb2.ProcessSpec, module_name: str, config: Config)
     if not 0 <= spec.chaos_ratio <= 1:
         raise UsageError(f"spec.chaos_ratio {spec.chaos_ratio}: isn't between 0 and 1", "correct it")
     recording, record = spec.recording, config.record
-    chosen = {
+    chosen: dict[str, str] = {
         "compression": recording.compression or record.compression,
         "output": recording.output or record.output,
         "on_full": recording.on_full or record.on_full,
     }
     block_bytes_max = recording.block_bytes_max or record.block_bytes_max
-    for name, value in (*chosen.items(), ("block_bytes_max", block_bytes_max)):
+    for name, value in chosen.items():
         _check(f"record.{name}", value, f"spec.recording.{name}")
+    _check("record.block_bytes_max", block_bytes_max, "spec.recording.block_bytes_max")
     return RunRequest(
         args=tuple(spec.args) or (os.fsencode(module_name),),
         env=tuple(_variable(each) for each in spec.env),

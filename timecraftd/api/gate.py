@@ -49,7 +49,7 @@ class Observer(Protocol):
         ...
 
 
-class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc] # its stub is a class without types
+class Gate(grpc.aio.ServerInterceptor):
     """Checks, observes, and turns errors into status."""
 
     def __init__(self, access: Access, observer: Observer, log: Callable[..., None]) -> None:
@@ -77,7 +77,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc] # its stub is a cl
             if each is not None
         )
         wrap = self._streaming if handler.response_streaming else self._single
-        return make(  # type: ignore[no-any-return, operator]
+        return make(
             wrap(method, behaviour),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,

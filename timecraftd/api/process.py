@@ -98,7 +98,7 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
         try:
             if process.state is ProcessState.QUEUED:
                 yield self._started(process, ())
-                await asyncio.wait([live.begun, live.ended], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.shield(live.begun)  # set at the end too, if it never ran
                 process = await self._supervisor.get(process.id)
             if live.begun.done():
                 yield self._started(process, live.begun.result())

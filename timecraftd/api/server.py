@@ -55,9 +55,10 @@ class Server:
             maximum_concurrent_rpcs=calls_max,
         )
         self._health = health.aio.HealthServicer()
-        process_pb2_grpc.add_ProcessServiceServicer_to_server(services.processes, self._server)
-        module_pb2_grpc.add_ModuleServiceServicer_to_server(services.modules, self._server)
-        node_pb2_grpc.add_NodeServiceServicer_to_server(services.node, self._server)
+        # The generated functions have no types.
+        process_pb2_grpc.add_ProcessServiceServicer_to_server(services.processes, self._server)  # type: ignore[no-untyped-call]
+        module_pb2_grpc.add_ModuleServiceServicer_to_server(services.modules, self._server)  # type: ignore[no-untyped-call]
+        node_pb2_grpc.add_NodeServiceServicer_to_server(services.node, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [
             descriptor.services_by_name[name].full_name

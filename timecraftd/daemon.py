@@ -19,7 +19,9 @@ from timecraftd.api.door import Door
 from timecraftd.api.module import ModuleService
 from timecraftd.api.node import NodeService
 from timecraftd.api.process import ProcessService
+from timecraftd.api.record import RecordService
 from timecraftd.api.server import Server, Services
+from timecraftd.api.view import ViewService
 from timecraftd.config import Config
 from timecraftd.embedded import Runtime
 from timecraftd.errors import ConfigError, StateBusyError
@@ -101,6 +103,8 @@ class Daemon:
                 ProcessService(supervisor, self._runtime, journal, self._config),
                 ModuleService(self._runtime, uploads_bytes_max=node.uploads_bytes_max),
                 NodeService(supervisor, self._runtime, self._config, name=node_name(self._config)),
+                RecordService(supervisor, self._runtime),
+                ViewService(supervisor, self._runtime),
             ),
             self._access,
             _Unobserved(),

@@ -5,6 +5,8 @@
 #   begin process stdio trace + descriptors -> published, pid
 #   resume process trust stdio trace + descriptors -> published, pid, epoch
 #   kill process signal                    -> sent
+#   replay process token trace verify until_seq until_time_ns other_module + descriptors -> how it ended, when it has
+#   end_replay token                       -> that replay is wanted no more
 #   stats                                  -> processes: id -> counters; memory_bytes
 #   retire                                 -> ends when it hosts nothing any more
 #   abandon                                -> ends now: logs stay without an end, their processes can be resumed
@@ -21,14 +23,19 @@ import signal
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from timecraftd.config import load_config
 from timecraftd.embedded import Runtime, read_kill_request
 from timecraftd.errors import ProcessStateError, TimecraftError, UnsupportedError
+from timecraftd.model import ObjectKind
 from timecraftd.running import Running, Streams
-from timecraftd.supervisor.channel import Directory, Peer
+from timecraftd.supervisor.channel import Directory, Peer, once
+from timecraftd.views import replay_end
+
+if TYPE_CHECKING:
+    from timecraftd.engine.runtime import Guest
 
 WORKERS_DIR = "workers"
 THREADS_MAX = 16
@@ -58,6 +65,7 @@ class Worker:
         self._threads = ThreadPoolExecutor(THREADS_MAX, "timecraft-worker")
         self._hosted: dict[str, _Hosted] = {}
         self._starting = 0
+        self._replays: dict[str, Guest] = {}
         self._control: Peer | None = None
         self._retiring = False
         self._over = asyncio.Event()
@@ -98,10 +106,13 @@ class Worker:
     async def _handle(self, operation: str, arguments: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         if operation in ("begin", "resume"):
             return await self._begin(operation, arguments, descriptors)
+        if operation == "replay":
+            return await self._replay(arguments, descriptors)
         _close(descriptors)
         operations = {
             "hello": self._hello,
             "kill": self._kill,
+            "end_replay": self._end_replay,
             "stats": self._stats,
             "retire": self._retire,
             "abandon": self._abandon,
@@ -148,6 +159,48 @@ class Worker:
             return self._runtime.begin(process, streams, trace_fd)
         return self._runtime.resume(process, streams, trace_fd, trusted=bool(arguments.get("trust")))
 
+    async def _replay(self, arguments: dict[str, Any], ends: list[int]) -> dict[str, Any]:
+        """The descriptors are those of output, errors and trace; what a replay can't do is known before it answers."""
+        token = str(arguments["token"])
+        try:
+            guest = await self._loop.run_in_executor(self._threads, self._start_replay, arguments, ends)
+        finally:
+            _close(ends)
+        self._replays[token] = guest
+        over = self._loop.create_future()
+        self._loop.add_reader(guest.fileno(), once(over))
+        guest.begin()
+        try:
+            await over
+        finally:
+            self._loop.remove_reader(guest.fileno())
+            del self._replays[token]
+        outcome = guest.wait(0)
+        assert outcome is not None, "it is over"
+        end = replay_end(self._runtime, self._runtime.registry.catalogue.get(arguments["process"]), outcome)
+        return {"end": asdict(end) | {"message": end.message[:MESSAGE_CHARS_MAX]}}
+
+    def _start_replay(self, arguments: dict[str, Any], ends: list[int]) -> Guest:
+        process = self._runtime.registry.catalogue.get(arguments["process"])
+        other = arguments["other_module"]
+        source = self._runtime.registry.objects.get(ObjectKind.MODULE, other) if other else None
+        output, errors, *trace = ends
+        spec = replace(
+            self._runtime.replay_spec(process, source),
+            stdout_fd=None if arguments["verify"] else output,
+            stderr_fd=None if arguments["verify"] else errors,
+            trace_fd=trace[0] if trace else None,
+            until_seq=arguments["until_seq"],
+            until_time_ns=arguments["until_time_ns"],
+        )
+        return self._runtime.engine.replay(spec)
+
+    async def _end_replay(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        guest = self._replays.get(str(arguments["token"]))
+        if guest is not None:
+            guest.kill(signal.SIGKILL)
+        return {}
+
     async def _kill(self, arguments: dict[str, Any]) -> dict[str, Any]:
         hosted = self._hosted.get(arguments["process"])
         if hosted is None:
@@ -156,10 +209,8 @@ class Worker:
         return {}
 
     async def _stats(self, _arguments: dict[str, Any]) -> dict[str, Any]:
-        with open("/proc/self/statm", "rb") as file:
-            resident = int(file.read().split()[1]) * resource.getpagesize()
         processes = {name: hosted.running.guest.stats() for name, hosted in self._hosted.items()}
-        return {"memory_bytes": resident, "processes": processes}
+        return {"memory_bytes": resident_bytes(), "processes": processes}
 
     async def _retire(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         self._retiring = True
@@ -206,7 +257,7 @@ class Worker:
         self._end_if_idle()
 
     def _end_if_idle(self) -> None:
-        if self._retiring and not self._hosted and not self._starting:
+        if self._retiring and not self._hosted and not self._starting and not self._replays:
             self._over.set()
 
     async def _end_as_orphan(self) -> None:
@@ -243,6 +294,12 @@ class Worker:
             number = read_kill_request(self._runtime.kill_file(hosted.running.process))
             if number:
                 hosted.running.guest.kill(number)
+
+
+def resident_bytes() -> int:
+    """Memory of this process of the host."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 def _close(descriptors: list[int]) -> None:

@@ -19,7 +19,6 @@ from timecraftd.supervisor.journal import Submission
 from timecraftd.supervisor.restarts import Mode, RestartPolicy, parse_restart
 
 _STATES = {state: getattr(process_pb2, f"PROCESS_STATE_{state.name}") for state in ProcessState}
-_STATES_BACK: dict[int, ProcessState] = {number: state for state, number in _STATES.items()}
 _MODES: dict[Mode, process_pb2.RestartPolicy.Mode] = {
     "no": process_pb2.RestartPolicy.MODE_NO,
     "on-failure": process_pb2.RestartPolicy.MODE_ON_FAILURE,
@@ -115,9 +114,10 @@ def process_record(message: process_pb2.Process) -> ProcessRecord:
 
 def state_of(number: int) -> ProcessState:
     """A state from its number. Raises UsageError."""
-    if number not in _STATES_BACK:
-        raise UsageError(f"state {number}: isn't one", "use a ProcessState but UNSPECIFIED")
-    return _STATES_BACK[number]
+    for state, known in _STATES.items():
+        if known == number:
+            return state
+    raise UsageError(f"state {number}: isn't one", "use a ProcessState but UNSPECIFIED")
 
 
 def state_number(state: ProcessState) -> process_pb2.ProcessState:

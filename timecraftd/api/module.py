@@ -70,9 +70,7 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
         known = await asyncio.to_thread(self._known, request.digest)
         if known is not None:
             return pb.StatUploadResponse(offset=known.size_bytes, module=module_message(known))
-        with contextlib.suppress(FileNotFoundError):
-            return pb.StatUploadResponse(offset=os.path.getsize(self._path(request.digest)))
-        return pb.StatUploadResponse()
+        return pb.StatUploadResponse(offset=await asyncio.to_thread(self._uploaded, request.digest))
 
     async def GetModule(self, request: pb.GetModuleRequest, _context: Any) -> pb.GetModuleResponse:  # noqa: N802
         """One module."""
@@ -120,6 +118,12 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
         except (NotFoundError, ObjectDamagedError):
             return None
         return record
+
+    def _uploaded(self, digest: str) -> int:
+        try:
+            return os.path.getsize(self._path(digest))
+        except FileNotFoundError:
+            return 0
 
     @contextlib.contextmanager
     def _opened(self, first: pb.UploadRequest) -> Any:

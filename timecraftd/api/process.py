@@ -25,6 +25,8 @@ from timecraftd.supervisor.journal import Journal, Submission
 from timecraftd.supervisor.restarts import RestartPolicy
 from timecraftd.supervisor.stdio import STDERR, STDOUT, Stdio
 from timecraftd.supervisor.supervisor import End, Live, Supervisor
+from timecraftd.views import follower
+from timecraftd.views import output as written
 
 PAGE_SIZE = 100
 PAGE_SIZE_MAX = 1000
@@ -267,33 +269,23 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
         """What a process wrote, from its log."""
         process = await self._supervisor.get(request.id)
         info = await asyncio.to_thread(self._runtime.log_info, process)
-        start_at = convert.timestamp(info.start_unix_ns)
-        since_ns = convert.unix_ns(request.since) if request.HasField("since") else 0
-        yield pb.LogsResponse(start_at=start_at)
+        yield pb.LogsResponse(start_at=convert.timestamp(info.start_unix_ns))
+        since_ns = convert.unix_ns(request.since) if request.HasField("since") else None
         async for time_ns, stream, data in self._output(process, follow=request.follow, since_unix_ns=since_ns):
             yield pb.LogsResponse(time=convert.duration(time_ns), stream=stream, data=data)
 
     # ---- inside
 
     async def _output(
-        self, process: ProcessRecord, *, follow: bool, since_unix_ns: int
+        self, process: ProcessRecord, *, follow: bool, since_unix_ns: int | None
     ) -> AsyncIterator[tuple[int, int, bytes]]:
-        """(time, stream, bytes) of a log, pieces that come together joined."""
-        info = await asyncio.to_thread(self._runtime.log_info, process)
-        since_ns = since_unix_ns - info.start_unix_ns
-        last_ns = info.last_time_ns if process.state is ProcessState.RUNNING and not follow else None
-        log_dir = self._runtime.registry.home.log_dir(process.id)
+        """(time, stream, bytes) of a log."""
 
         def produce(stop: Stop) -> Iterator[tuple[int, int, bytes]]:
-            def wait() -> bool:
-                return follow and self._runtime.is_running(process) and stop.sleep()
-
-            for output in self._runtime.logs.output(log_dir, wait):
-                if last_ns is not None and output.time_ns > last_ns:
-                    return
-                if output.time_ns >= since_ns:
-                    for at in range(0, len(output.data), LOG_BYTES_MAX):
-                        yield output.time_ns, output.stream, output.data[at : at + LOG_BYTES_MAX]
+            wait = follower(self._runtime, process, stop.sleep_for) if follow else None
+            for output in written(self._runtime, process, since_unix_ns, wait)[1]:
+                for at in range(0, len(output.data), LOG_BYTES_MAX):
+                    yield output.time_ns, output.stream, output.data[at : at + LOG_BYTES_MAX]
 
         async for item in from_thread(produce):
             yield item

@@ -15,7 +15,20 @@ from timecraftd.api.gate import Access, Gate, Observer
 from timecraftd.api.module import ModuleService
 from timecraftd.api.node import NodeService
 from timecraftd.api.process import ProcessService
-from timecraftd.api.v1 import module_pb2, module_pb2_grpc, node_pb2, node_pb2_grpc, process_pb2, process_pb2_grpc
+from timecraftd.api.record import RecordService
+from timecraftd.api.v1 import (
+    module_pb2,
+    module_pb2_grpc,
+    node_pb2,
+    node_pb2_grpc,
+    process_pb2,
+    process_pb2_grpc,
+    record_pb2,
+    record_pb2_grpc,
+    view_pb2,
+    view_pb2_grpc,
+)
+from timecraftd.api.view import ViewService
 from timecraftd.errors import ConfigError
 
 KEEPALIVE_MS = 60_000
@@ -28,6 +41,8 @@ class Services:
     processes: ProcessService
     modules: ModuleService
     node: NodeService
+    records: RecordService
+    views: ViewService
 
 
 class Server:
@@ -59,6 +74,8 @@ class Server:
         process_pb2_grpc.add_ProcessServiceServicer_to_server(services.processes, self._server)  # type: ignore[no-untyped-call]
         module_pb2_grpc.add_ModuleServiceServicer_to_server(services.modules, self._server)  # type: ignore[no-untyped-call]
         node_pb2_grpc.add_NodeServiceServicer_to_server(services.node, self._server)  # type: ignore[no-untyped-call]
+        record_pb2_grpc.add_RecordServiceServicer_to_server(services.records, self._server)  # type: ignore[no-untyped-call]
+        view_pb2_grpc.add_ViewServiceServicer_to_server(services.views, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [
             descriptor.services_by_name[name].full_name
@@ -66,6 +83,8 @@ class Server:
                 (process_pb2.DESCRIPTOR, "ProcessService"),
                 (module_pb2.DESCRIPTOR, "ModuleService"),
                 (node_pb2.DESCRIPTOR, "NodeService"),
+                (record_pb2.DESCRIPTOR, "RecordService"),
+                (view_pb2.DESCRIPTOR, "ViewService"),
                 (health_pb2.DESCRIPTOR, "Health"),
             )
         ]

@@ -33,9 +33,9 @@ class Stop:
         """Whether nobody reads any more."""
         return self._event.is_set()
 
-    def sleep(self) -> bool:
-        """Waits a little; False if nobody reads any more."""
-        return not self._event.wait(POLL_S)
+    def sleep_for(self, seconds: float) -> bool:
+        """Waits for so long; True, and at once, if nobody reads any more."""
+        return self._event.wait(seconds)
 
 
 async def from_thread(produce: Callable[[Stop], Iterator[_T]]) -> AsyncIterator[_T]:

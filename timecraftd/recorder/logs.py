@@ -42,6 +42,8 @@ class TraceQuery:
     string_bytes_max: int = 32
     timestamps: Literal["none", "relative", "absolute"] = "relative"
     calls: Sequence[str] = ()
+    start_seq: int | None = None
+    """Number of the first record; goes before `start_ns`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,9 @@ class Logs:
         Raises UsageError for a call that doesn't exist.
         """
         reader: LogReader = self._load().LogReader(log_dir, trees)
-        if query.start_ns is not None:
+        if query.start_seq is not None:
+            reader.seek_seq(query.start_seq)
+        elif query.start_ns is not None:
             reader.seek_time(query.start_ns)
 
         def read() -> list[str]:

@@ -42,6 +42,10 @@ class Stdio:
             self.close_stdin()
         self.has_trace = trace
 
+    def outputs(self) -> list[int]:
+        """For a replay: the ends to write to."""
+        return self._theirs[1:]
+
     def descriptors(self) -> list[int]:
         """For the worker: the guest's ends, then those to take output from when we are gone."""
         return [*self._theirs, *self._ours.values()]

@@ -15,8 +15,6 @@ from timecraftd.supervisor.channel import Directory, Peer
 
 START_S_MAX = 20.0
 CONNECT_POLL_S = 0.01
-LOG_BYTES_MAX = 1 << 20
-"""A worker's own complaints; a longer file is begun anew."""
 
 OnEnd = Callable[["WorkerHandle", dict[str, Any]], None]
 OnLost = Callable[["WorkerHandle"], Awaitable[None]]
@@ -82,6 +80,12 @@ class WorkerPool:
         worker.processes.add(process)
         return worker
 
+    async def for_views(self) -> WorkerHandle:
+        """The worker that replays: a module that breaks the engine takes no guest with it. Raises EngineError."""
+        async with self._starting:
+            found = next((worker for worker in self.workers.values() if worker.name.startswith("v-")), None)
+            return found or await self._start(f"v-{secrets.token_hex(4)}")
+
     async def prepare(self) -> None:
         """Starts a shared worker ahead of need. Raises EngineError."""
         async with self._starting:
@@ -115,7 +119,7 @@ class WorkerPool:
         usable = [
             worker
             for worker in self.workers.values()
-            if not worker.isolated
+            if worker.name.startswith("s-")
             and not worker.retiring
             and worker.version == self._version
             and len(worker.processes) < self._processes_max
@@ -170,10 +174,7 @@ class WorkerPool:
         if code != 0:
             self._log("worker ended", worker=name, pid=child.pid, code=code)
         self._children.pop(name, None)
-        path = os.path.join(self._directory.path, f"{name}.log")
-        with suppress(FileNotFoundError):
-            if code == 0 or os.path.getsize(path) == 0:
-                os.unlink(path)
+        remove_log(os.path.join(self._directory.path, f"{name}.log"), failed=code != 0)
 
     async def _connect(self, name: str) -> WorkerHandle:
         connection = self._directory.connect(name)
@@ -207,3 +208,10 @@ class WorkerPool:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._log("internal error", error=repr(task.exception()))
+
+
+def remove_log(path: str, *, failed: bool) -> None:
+    """Removes what a worker wrote, unless it may say why it failed."""
+    with suppress(FileNotFoundError):
+        if not failed or os.path.getsize(path) == 0:
+            os.unlink(path)

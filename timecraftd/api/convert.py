@@ -18,7 +18,9 @@ from timecraftd.network.rules import format_rule, parse_policy
 from timecraftd.supervisor.journal import Submission
 from timecraftd.supervisor.restarts import Mode, RestartPolicy, parse_restart
 
-_STATES = {state: getattr(process_pb2, f"PROCESS_STATE_{state.name}") for state in ProcessState}
+_STATES: dict[ProcessState, process_pb2.ProcessState] = {
+    state: getattr(process_pb2, f"PROCESS_STATE_{state.name}") for state in ProcessState
+}
 _MODES: dict[Mode, process_pb2.RestartPolicy.Mode] = {
     "no": process_pb2.RestartPolicy.MODE_NO,
     "on-failure": process_pb2.RestartPolicy.MODE_ON_FAILURE,

@@ -48,6 +48,7 @@ class Peer:
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sending = asyncio.Lock()
+        self._blocked: set[asyncio.Future[None]] = set()
 
     async def call(self, operation: str, descriptors: Sequence[int] = (), **arguments: object) -> dict[str, Any]:
         """Asks the other end. Raises what it raised, and WorkerLostError if it goes away first."""
@@ -84,6 +85,8 @@ class Peer:
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(_gone())
+        for ready in self._blocked:
+            once(ready)()  # what they try next fails
 
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if "op" in message and self._handle is not None:
@@ -146,9 +149,11 @@ class Peer:
             raise _gone()
         ready: asyncio.Future[None] = self._loop.create_future()
         add(self._socket, once(ready))
+        self._blocked.add(ready)
         try:
             await ready
         finally:
+            self._blocked.discard(ready)
             if self._socket.fileno() >= 0:
                 remove(self._socket)
 

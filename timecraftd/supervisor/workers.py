@@ -112,6 +112,8 @@ class WorkerPool:
             await asyncio.gather(*(child.wait() for child in self._children.values()))
         for worker in list(self.workers.values()):
             worker.peer.close()
+        for task in self._tasks:
+            task.cancel()  # those who wait for children that go on
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._directory.close()
 

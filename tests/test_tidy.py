@@ -175,14 +175,29 @@ def test_declared_dependencies_are_those_imported():
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
-                imported |= {alias.name.split(".")[0] for alias in node.names}
+                imported |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                imported.add((node.module or "").split(".")[0])
+                imported |= {f"{node.module}.{alias.name}" for alias in node.names}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = project["dependencies"] + project["optional-dependencies"]["python"]
     names = {re.split(r"[<>=~! ]", line)[0].lower().replace("-", "_") for line in declared}
-    distributions = {{"yaml": "pyyaml"}.get(name, name) for name in imported - standard - {"timecraftd"}}
-    assert distributions == names
+    foreign = {name for name in imported if name.split(".")[0] not in standard | {"timecraftd"}}
+    assert {distribution_of(name) for name in foreign} == names
+
+
+def distribution_of(module: str) -> str:
+    """The distribution that a module comes with, if its name isn't the module's."""
+    others = {
+        "yaml": "pyyaml",
+        "google.protobuf": "protobuf",
+        "google.rpc": "googleapis_common_protos",
+        "grpc_health": "grpcio_health_checking",
+        "grpc_reflection": "grpcio_reflection",
+        "grpc_status": "grpcio_status",
+        "grpc": "grpcio",
+    }
+    found = (name for prefix, name in others.items() if module == prefix or module.startswith(f"{prefix}."))
+    return next(found, module.split(".")[0])
 
 
 def invariants() -> list[tuple[str, str]]:

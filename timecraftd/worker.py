@@ -277,7 +277,7 @@ class Worker:
                 await self._loop.run_in_executor(self._threads, hosted.running.write_network_state)
 
     def _drain_outputs(self) -> None:
-        """A guest whose reader is gone isn't to wait for room in a pipe, nor to learn that nobody reads: the log does."""
+        """A guest whose reader is gone isn't to wait for room in a pipe, nor to learn that nobody reads."""
         for hosted in self._hosted.values():
             for descriptor in hosted.drains:
                 self._loop.add_reader(descriptor, self._drain, descriptor)

@@ -71,7 +71,8 @@ class Node:
 
     def told(self, event: str) -> list[str]:
         """Lines of the daemon's log that begin with an event."""
-        return [line for line in self.log.read_text().splitlines() if line.startswith(event)] if self.log.exists() else []
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [line for line in lines if line.startswith(event)]
 
     def stop(self, number: int = signal.SIGTERM, timeout_s: float = 60.0) -> int:
         """Ends the daemon; its exit code."""
@@ -137,7 +138,8 @@ class Node:
         start = process_pb2.AttachRequest.Start(spec=process_pb2.ProcessSpec(module=module, **spec))
         requests = [process_pb2.AttachRequest(start=start, with_stdin=stdin is not None, trace=trace)]
         data = stdin or b""
-        requests += [process_pb2.AttachRequest(stdin=data[at : at + PIECE_BYTES]) for at in range(0, len(data), PIECE_BYTES)]
+        pieces = (data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES))
+        requests += [process_pb2.AttachRequest(stdin=piece) for piece in pieces]
         requests.append(process_pb2.AttachRequest(stdin_eof=True))
         came = {"stdout": b"", "stderr": b"", "trace": b""}
         for response in self.processes.Attach(iter(requests)):

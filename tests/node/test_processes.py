@@ -38,10 +38,13 @@ FLOOD = b"""(module
 
 def refused(call, *args, **kwargs) -> grpc.RpcError:
     """The error that a call ends with."""
-    with pytest.raises(grpc.RpcError) as caught:
+
+    def whole():
         answer = call(*args, **kwargs)
-        if hasattr(answer, "__iter__"):
-            list(answer)
+        return list(answer) if hasattr(answer, "__iter__") else answer
+
+    with pytest.raises(grpc.RpcError) as caught:
+        whole()
     return caught.value
 
 

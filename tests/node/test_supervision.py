@@ -81,7 +81,7 @@ def test_a_guest_whose_reader_died_with_the_control_process_goes_on(ticker):
 def test_a_worker_that_dies_costs_its_guests_a_resume(ticker):
     node, module = ticker
     kept = node.run(module, restart=Policy(mode=Policy.MODE_RESUME))
-    lost = node.run(module, name="lost")
+    node.run(module, name="lost")
     wait_until(lambda: ticks(node, kept) > 2)
     before = ticks(node, kept)
     (pid,) = node.worker_pids()

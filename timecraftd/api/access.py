@@ -1,9 +1,9 @@
 """Tells who asks: by the kernel (Unix socket), a certificate (mTLS) or a bearer token."""
 
 # identities.toml:
-#   [[token]]        name = "ci"  sha256 = "..."  role = "runner"  expires = 2027-01-01T00:00:00Z   (expires may be left out)
-#   [[certificate]]  name = "deploy.example.org"  role = "operator"                                (common name or DNS name)
-#   [[user]]         uid = 1000  role = "viewer"                                                   (or gid = 50)
+#   [[token]]        name = "ci"  sha256 = "..."  role = "runner"  expires = 2027-01-01T00:00:00Z   (or never)
+#   [[certificate]]  name = "deploy.example.org"  role = "operator"    (common name or DNS name)
+#   [[user]]         uid = 1000  role = "viewer"                       (or gid = 50)
 
 from __future__ import annotations
 

@@ -70,13 +70,16 @@ class Server:
             maximum_concurrent_rpcs=calls_max,
         )
         self._health = health.aio.HealthServicer()
-        # The generated functions have no types.
-        process_pb2_grpc.add_ProcessServiceServicer_to_server(services.processes, self._server)  # type: ignore[no-untyped-call]
-        module_pb2_grpc.add_ModuleServiceServicer_to_server(services.modules, self._server)  # type: ignore[no-untyped-call]
-        node_pb2_grpc.add_NodeServiceServicer_to_server(services.node, self._server)  # type: ignore[no-untyped-call]
-        record_pb2_grpc.add_RecordServiceServicer_to_server(services.records, self._server)  # type: ignore[no-untyped-call]
-        view_pb2_grpc.add_ViewServiceServicer_to_server(services.views, self._server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        add: list[tuple[Callable[..., None], object]] = [
+            (process_pb2_grpc.add_ProcessServiceServicer_to_server, services.processes),
+            (module_pb2_grpc.add_ModuleServiceServicer_to_server, services.modules),
+            (node_pb2_grpc.add_NodeServiceServicer_to_server, services.node),
+            (record_pb2_grpc.add_RecordServiceServicer_to_server, services.records),
+            (view_pb2_grpc.add_ViewServiceServicer_to_server, services.views),
+            (health_pb2_grpc.add_HealthServicer_to_server, self._health),
+        ]
+        for add_to, service in add:
+            add_to(service, self._server)
         names = [
             descriptor.services_by_name[name].full_name
             for descriptor, name in (

@@ -125,7 +125,7 @@ class Supervisor:
         await self._idle.wait()
 
     async def close(self, *, abandon: bool) -> None:
-        """Ends the control of workers. Their guests go on alone, or are left resumable, to be resumed at the next start."""
+        """Ends the control of workers: guests go on alone, or are left resumable, to be resumed at the next start."""
         self._closing = True
         if abandon:
             for live in self._live.values():

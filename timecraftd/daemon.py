@@ -25,24 +25,29 @@ from timecraftd.api.view import ViewService
 from timecraftd.config import Config
 from timecraftd.embedded import Runtime
 from timecraftd.errors import ConfigError, StateBusyError
+from timecraftd.monitor import Monitor
 from timecraftd.registry.home import state_errors
 from timecraftd.supervisor.channel import Directory
 from timecraftd.supervisor.journal import Journal
 from timecraftd.supervisor.restarts import parse_restart
 from timecraftd.supervisor.supervisor import Supervisor
-from timecraftd.telemetry import EventLog
+from timecraftd.systemd import Notifier, Systemd, control_socket, is_journal, take_over
+from timecraftd.telemetry import EventLog, MetricsServer
 
 THREADS_MAX = 32
 """What blocks is done in so many threads."""
 MEMORY_PART = 0.8
 CALLS_GRACE_S = 2.0
+NO_SYSTEMD = Systemd()
 _SOCKET_NAME = "node.sock"
 
 
 class Daemon:
     """One node. `run` is its whole life."""
 
-    def __init__(self, config: Config, log: EventLog, *, reload: Callable[[], Config]) -> None:
+    def __init__(
+        self, config: Config, log: EventLog, *, reload: Callable[[], Config], systemd: Systemd = NO_SYSTEMD
+    ) -> None:
         """`reload` reads the configuration again."""
         self._config = config
         self._log = log
@@ -51,6 +56,8 @@ class Daemon:
         self._runtime = Runtime(config)
         self._loop = asyncio.get_running_loop()
         self._access: NodeAccess | None = None
+        self._systemd = systemd
+        self._notifier = Notifier(systemd.address)
 
     async def run(self) -> None:
         """Serves until SIGTERM or SIGINT. Raises ConfigError, StateError; nothing is left then."""
@@ -64,20 +71,55 @@ class Daemon:
             supervisor = Supervisor(
                 self._runtime, journal, self._config, memory_bytes_max=memory_bytes_max(self._config), log=self._log
             )
-            server, door = self._edge(supervisor, journal, home, stack)
+            monitor = Monitor(
+                supervisor, self._runtime, self._config,
+                notifier=self._notifier, watchdog_s=self._systemd.watchdog_s, log=self._log,
+            )  # fmt: skip
+            server, door = self._edge(supervisor, monitor, journal, home, stack)
+            given = control_socket(self._systemd)
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self._stop.set)
             self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-            await supervisor.start()
+            self._serve_metrics(monitor, stack)
+            async with monitor.patience():
+                await supervisor.start()
             await server.start()
             if door is not None:
-                door.open()
+                door.open(given)
+            watching = self._loop.create_task(self._watch(monitor))
             self._log("ready", node=node_name(self._config), home=home, processes=supervisor.running)
+            monitor.tell_status()
+            self._notifier.ready()
             await self._stop.wait()
-            await self._shut_down(supervisor, server, door)
+            self._notifier.stopping()
+            async with monitor.patience():
+                await self._shut_down(supervisor, server, door)
+            watching.cancel()
+            await asyncio.wait([watching])
+
+    async def _watch(self, monitor: Monitor) -> None:
+        try:
+            await monitor.run()
+        except Exception as error:  # noqa: BLE001 - a node that nobody watches over ends, and is started again
+            self._log("internal error", level="error", error=repr(error))
+            self._stop.set()
+
+    def _serve_metrics(self, monitor: Monitor, stack: contextlib.AsyncExitStack) -> None:
+        address = self._config.node.metrics_listen
+        if not address:
+            return
+        host, _, port = address.rpartition(":")
+        try:
+            server = MetricsServer(host.strip("[]"), int(port), monitor.metrics.registry)
+        except OSError as error:
+            raise ConfigError(
+                f"node.metrics_listen {address}: {error.strerror or error}", "choose an address and port that are free"
+            ) from None
+        stack.callback(server.close)
+        self._log("metrics", address=f"{host}:{server.port}")
 
     def _edge(
-        self, supervisor: Supervisor, journal: Journal, home: str, stack: contextlib.AsyncExitStack
+        self, supervisor: Supervisor, monitor: Monitor, journal: Journal, home: str, stack: contextlib.AsyncExitStack
     ) -> tuple[Server, Door | None]:
         """The control plane, listening but not serving yet."""
         node = self._config.node
@@ -107,7 +149,7 @@ class Daemon:
                 ViewService(supervisor, self._runtime),
             ),
             self._access,
-            _Unobserved(),
+            monitor.metrics,
             self._log,
             message_bytes_max=node.message_bytes_max,
             calls_max=node.calls_max,
@@ -133,7 +175,7 @@ class Daemon:
                         await self._end_processes(supervisor, signal.SIGTERM)
                     await supervisor.drain()
             except TimeoutError:
-                self._log("processes didn't end in time", processes=supervisor.running)
+                self._log("processes didn't end in time", level="warning", processes=supervisor.running)
                 await self._end_processes(supervisor, signal.SIGKILL if policy == "stop" else signal.SIGTERM)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(patience_s / 4):
@@ -155,7 +197,7 @@ class Daemon:
             assert self._access is not None, "it serves"
             self._access.reload()
         except ConfigError as error:
-            self._log("reload failed, all stays as it was", error=str(error))
+            self._log("reload failed, all stays as it was", level="error", error=str(error))
             return
         self._log.form = config.node.log_format
         fixed = sorted(
@@ -164,11 +206,6 @@ class Daemon:
             if getattr(config.node, key) != getattr(self._config.node, key) and key != "log_format"
         )
         self._log("reloaded", needs_restart=",".join(fixed))
-
-
-class _Unobserved:
-    def called(self, method: str, code: str, seconds: float) -> None:
-        """Calls aren't counted."""
 
 
 @contextlib.contextmanager
@@ -263,4 +300,6 @@ def _read(path: str, key: str) -> bytes:
 
 async def serve(config: Config, reload: Callable[[], Config]) -> None:
     """The whole life of a node."""
-    await Daemon(config, EventLog(form=config.node.log_format, stream=sys.stderr), reload=reload).run()
+    journal = is_journal(os.environ.get("JOURNAL_STREAM", ""), sys.stderr.fileno())
+    log = EventLog(form=config.node.log_format, stream=sys.stderr, prefixed=journal)
+    await Daemon(config, log, reload=reload, systemd=take_over(os.environ)).run()

@@ -59,6 +59,8 @@ class HostNetwork:
         self._served: ServedGuest | None = None
         self._member: Member | None = None
         self._written = b""
+        self.decisions: dict[str, int] = {}
+        """How often it was granted, refused or failed something, as last written down."""
         try:
             self.listeners = tuple(self._listen(text) for text in request.listen)
             self.dials = tuple(_dead(text) if resumed else self._dial(text) for text in request.dial)
@@ -85,6 +87,7 @@ class HostNetwork:
         if self._served is None:
             return
         state = self._served.snapshot()
+        self.decisions = state["totals"]
         state["number"] = None if self._member is None else self._member.number
         data = json.dumps(state).encode()
         if data != self._written:

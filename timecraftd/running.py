@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,6 +82,11 @@ class Running:
             self._leave_network()
             raise
         return self.finish(outcome)
+
+    @property
+    def decisions(self) -> Mapping[str, int]:
+        """How often its network was granted, refused or failed something, as last written down."""
+        return {} if self._network is None else self._network.decisions
 
     def write_network_state(self) -> None:
         """Writes down what the guest was granted and refused so far."""

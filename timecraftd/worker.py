@@ -7,10 +7,10 @@
 #   kill process signal                    -> sent
 #   replay process token trace verify until_seq until_time_ns other_module + descriptors -> how it ended, when it has
 #   end_replay token                       -> that replay is wanted no more
-#   stats                                  -> processes: id -> counters; memory_bytes
+#   stats                                  -> memory_bytes, guest_memory_bytes, totals: counters since it began
 #   retire                                 -> ends when it hosts nothing any more
 #   abandon                                -> ends now: logs stay without an end, their processes can be resumed
-# What it tells: ended process kind code message backtrace stats; refused if it never went on.
+# What it tells: ended process kind code message backtrace stats totals; refused if it never went on.
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ import resource
 import signal
 import sys
 import traceback
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -46,6 +48,11 @@ NETWORK_STATE_S = 1.0
 DRAIN_BYTES = 1 << 16
 BACKTRACE_FRAMES_MAX = 64
 MESSAGE_CHARS_MAX = 8192
+GUEST_THREAD = b"(timecraft-guest)"
+COUNTERS = (
+    "cpu_ns", "calls", "records", "log_bytes_raw", "log_bytes_stored", "ring_stalls", "ring_stalled_ns", "records_lost",
+)  # fmt: skip
+"""Of the engine's, those that are added up."""
 
 
 @dataclass(slots=True)
@@ -66,6 +73,8 @@ class Worker:
         self._hosted: dict[str, _Hosted] = {}
         self._starting = 0
         self._replays: dict[str, Guest] = {}
+        self._past: Counter[str] = Counter()
+        """What guests counted that are over."""
         self._control: Peer | None = None
         self._retiring = False
         self._over = asyncio.Event()
@@ -209,8 +218,15 @@ class Worker:
         return {}
 
     async def _stats(self, _arguments: dict[str, Any]) -> dict[str, Any]:
-        processes = {name: hosted.running.guest.stats() for name, hosted in self._hosted.items()}
-        return {"memory_bytes": resident_bytes(), "processes": processes}
+        totals = self._past.copy()
+        guest_memory_bytes = 0
+        for hosted in self._hosted.values():
+            stats = hosted.running.guest.stats()
+            guest_memory_bytes += stats["memory_bytes"]
+            totals.update(counted(hosted.running, stats))
+        if self._hosted:
+            totals["cpu_ns"] += guest_cpu_ns()
+        return {"memory_bytes": resident_bytes(), "guest_memory_bytes": guest_memory_bytes, "totals": totals}
 
     async def _retire(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         self._retiring = True
@@ -243,6 +259,7 @@ class Worker:
             self._loop.remove_reader(descriptor)
         _close(hosted.drains)
         del self._hosted[process_id]
+        self._past.update(counted(hosted.running, outcome.stats))
         if self._control is not None:
             await self._control.tell(
                 "ended",
@@ -252,6 +269,7 @@ class Worker:
                 message=outcome.message[:MESSAGE_CHARS_MAX],
                 backtrace=[frame[:256] for frame in outcome.backtrace[:BACKTRACE_FRAMES_MAX]],
                 stats=outcome.stats,
+                totals=self._past,
                 refused=refused,
             )
         self._end_if_idle()
@@ -294,6 +312,24 @@ class Worker:
             number = read_kill_request(self._runtime.kill_file(hosted.running.process))
             if number:
                 hosted.running.guest.kill(number)
+
+
+def counted(running: Running, stats: Mapping[str, int]) -> dict[str, int]:
+    """What is added up of a guest, by name: the engine's counters, and what was decided of its network."""
+    decided = {f"network_{outcome}": count for outcome, count in running.decisions.items()}
+    return {name: stats.get(name, 0) for name in COUNTERS} | decided
+
+
+def guest_cpu_ns() -> int:
+    """CPU time of the guests that run: the engine tells it of those only that are over."""
+    ticks = 0
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/stat", "rb") as file:  # it may have ended
+            stat = file.read()
+            if GUEST_THREAD in stat:
+                user, system = stat[stat.rindex(b")") :].split()[12:14]
+                ticks += int(user) + int(system)
+    return ticks * 10**9 // os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes() -> int:

@@ -38,11 +38,13 @@ class Door:
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
+        self._is_ours = False
         self._accepting: asyncio.Task[None] | None = None
 
     def open(self, given: socket.socket | None = None) -> None:
         """Lets clients come; `given` is a listening socket from systemd. Raises ConfigError, StateBusyError."""
         self._listener = given or self._bind()
+        self._is_ours = given is None
         self._listener.setblocking(False)
         self._accepting = asyncio.get_running_loop().create_task(self._accept(self._listener))
 
@@ -55,8 +57,9 @@ class Door:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._listener is not None:
             self._listener.close()
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
+            if self._is_ours:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path)
 
     def peer(self, text: str) -> tuple[int, int] | None:
         """(uid, gid) of a peer as gRPC shows it; None if it didn't come through this door."""
@@ -100,7 +103,7 @@ class Door:
             try:
                 connection, _ = await loop.sock_accept(listener)
             except OSError as error:  # no descriptors left: those who wait are served when there are
-                self._log("accept failed", error=str(error))
+                self._log("accept failed", level="warning", error=str(error))
                 await asyncio.sleep(0.1)
                 continue
             if len(self._tasks) >= CONNECTIONS_MAX:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import contextmanager
@@ -12,8 +14,9 @@ import grpc
 from grpc_status import rpc_status
 
 from timecraftd.api.errors import code_of, to_status
-from timecraftd.api.identity import Identity, Role, current
+from timecraftd.api.identity import NOBODY, Identity, Role, current
 from timecraftd.errors import AccessError, EngineError, TimecraftError
+from timecraftd.telemetry import request_id
 
 ROLES = {
     "ProcessService/Run": Role.RUNNER,
@@ -31,6 +34,9 @@ ROLES = {
 """Methods of ours that a viewer may not call; these are also written to the log with who called them."""
 OURS = "/timecraft.v1."
 HEALTH = "/grpc.health.v1.Health/"
+REQUEST_ID = "x-request-id"
+"""Metadata: a call's id in the node's log, the caller's or else the node's own; it comes back at the call's end."""
+_REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 class Access(Protocol):
@@ -87,11 +93,14 @@ class Gate(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Any) -> Any:
             with self._observed(method, context) as failed:
                 try:
-                    self._admit(method, context)
+                    self._admit(method, context, request)
                     return await behaviour(request, context)
                 except TimecraftError as error:
                     failed(error)
-                    await context.abort_with_status(rpc_status.to_status(to_status(error)))
+                    status = rpc_status.to_status(to_status(error))
+                    await context.abort(
+                        status.code, status.details, (*status.trailing_metadata, (REQUEST_ID, request_id.get()))
+                    )
 
         return call
 
@@ -99,16 +108,19 @@ class Gate(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             with self._observed(method, context) as failed:
                 try:
-                    self._admit(method, context)
+                    self._admit(method, context, request)
                     async for response in behaviour(request, context):
                         yield response
                 except TimecraftError as error:
                     failed(error)
-                    await context.abort_with_status(rpc_status.to_status(to_status(error)))
+                    status = rpc_status.to_status(to_status(error))
+                    await context.abort(
+                        status.code, status.details, (*status.trailing_metadata, (REQUEST_ID, request_id.get()))
+                    )
 
         return call
 
-    def _admit(self, method: str, context: Any) -> None:
+    def _admit(self, method: str, context: Any, request: Any) -> None:
         if method.startswith(HEALTH):
             return  # tells nothing but that the node is up
         identity = self._access.identify(context)
@@ -121,18 +133,24 @@ class Gate(grpc.aio.ServerInterceptor):
                 "ask the node's operator for that role",
             )
         if name in ROLES:
-            self._log("call", method=name, by=identity.name)
+            self._log("call", method=name, by=identity.name, target=getattr(request, "id", ""))
 
     @contextmanager
     def _observed(self, method: str, context: Any) -> Any:
         begun = time.monotonic()
         code = "OK"
+        name = method.removeprefix(OURS)
+        current.set(NOBODY)
+        request_id.set(_request_id(context))
+        context.set_trailing_metadata(((REQUEST_ID, request_id.get()),))
 
         def failed(error: TimecraftError) -> None:
             nonlocal code
             code = code_of(error).name
-            if code == "INTERNAL":
-                self._log("call failed", method=method, by=current.get().name, error=str(error))
+            if code == "INTERNAL" or name in ROLES or isinstance(error, AccessError):
+                level = "error" if code == "INTERNAL" else "warning"
+                by = current.get().name
+                self._log("call failed", level=level, method=name, by=by, code=code, error=str(error))
 
         try:
             yield failed
@@ -146,10 +164,19 @@ class Gate(grpc.aio.ServerInterceptor):
             raise
         except Exception as error:
             code = "INTERNAL"
-            self._log("internal error", method=method, by=current.get().name, error=f"{type(error).__name__}: {error}")
+            what = f"{type(error).__name__}: {error}"
+            self._log("internal error", level="error", method=name, by=current.get().name, error=what)
             hidden = EngineError(f"internal error: {type(error).__name__}", "see the node's log, and report it")
             context.set_code(grpc.StatusCode.INTERNAL)
             context.set_details(str(hidden))
             raise
         finally:
             self._observer.called(method, code, time.monotonic() - begun)
+
+
+def _request_id(context: Any) -> str:
+    """The caller's if it gave a sane one, else a new one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID and isinstance(value, str) and _REQUEST_ID_FORM.fullmatch(value):
+            return value
+    return secrets.token_hex(8)

@@ -120,6 +120,11 @@ class Catalogue:
         """Processes, newest first."""
         return self._select("WHERE state = 'running' ORDER BY id DESC" if running_only else "ORDER BY id DESC", ())
 
+    def counts(self) -> dict[str, int]:
+        """How many processes there are of each state that occurs."""
+        with self._errors():
+            return dict(self._db.execute("SELECT state, COUNT(*) FROM processes GROUP BY state").fetchall())
+
     def resolve(self, reference: str) -> ProcessRecord:
         """A process by id, by name (the newest of that name), or by a unique prefix of its id.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -18,10 +18,13 @@ from timecraftd.supervisor.changes import Changes
 from timecraftd.supervisor.journal import Journal, Submission
 from timecraftd.supervisor.restarts import RestartPolicy
 from timecraftd.supervisor.stdio import Stdio
+from timecraftd.supervisor.totals import Totals
 from timecraftd.supervisor.workers import WorkerHandle, WorkerPool
 
 _T = TypeVar("_T")
 Log = Callable[..., None]
+STATS_S = 1.0
+"""How long workers have to tell what they use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Supervisor:
 
     def __init__(self, runtime: Runtime, journal: Journal, config: Config, *, memory_bytes_max: int, log: Log) -> None:
         self.changes = Changes()
+        self.totals = Totals()
         self.draining = False
         self.memory_bytes_max = memory_bytes_max
         self._runtime = runtime
@@ -88,6 +92,8 @@ class Supervisor:
     async def start(self) -> None:
         """Finds workers and their guests again, and takes up what was wanted when the last control process ended."""
         for worker in await self.workers.adopt():
+            with contextlib.suppress(WorkerLostError):
+                self.totals.begin(worker.name, (await worker.peer.call("stats"))["totals"])
             for process in worker.processes:
                 submission = self._journal.get(ProcessId(process)) or Submission(ProcessId(process), RestartPolicy())
                 live = await self._new_live(submission, None)
@@ -262,12 +268,18 @@ class Supervisor:
         live = self._live.get(process)
         return live.submission if live is not None else self._journal.get(process)
 
-    async def stats(self) -> dict[str, dict[str, Any]]:
-        """Of each worker by name: its memory, and the counters of its processes."""
-        answers = {}
-        for worker in list(self.workers.workers.values()):
-            with contextlib.suppress(WorkerLostError):
-                answers[worker.name] = await worker.peer.call("stats")
+    async def stats(self, patience_s: float = STATS_S) -> dict[str, dict[str, Any]]:
+        """Of each worker that answers in time, by name: its memory and its guests'. Adds up what they count."""
+        asked = {worker.name: worker.peer.call("stats") for worker in self.workers.workers.values()}
+        answers: dict[str, dict[str, Any]] = {}
+
+        async def ask(name: str, answer: Awaitable[dict[str, Any]]) -> None:
+            with contextlib.suppress(WorkerLostError, TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    answers[name] = await answer
+                self.totals.note(name, answers[name]["totals"])
+
+        await asyncio.gather(*(ask(name, answer) for name, answer in asked.items()))
         return answers
 
     async def watch(self) -> AsyncIterator[tuple[ProcessRecord, bool]]:
@@ -334,6 +346,7 @@ class Supervisor:
                 stdio.handed_over()
         if not live.begun.done():
             live.begun.set_result(tuple(answer["published"]))
+        self._log("process started", process=process, worker=worker.name)
         self._publish(process)
 
     async def _discard(self, process: ProcessRecord) -> None:
@@ -383,6 +396,7 @@ class Supervisor:
 
     def _on_end(self, worker: WorkerHandle, arguments: dict[str, Any]) -> None:
         worker.processes.discard(arguments["process"])
+        self.totals.note(worker.name, arguments["totals"])
         self.own(self._ended(arguments))
 
     async def _ended(self, arguments: dict[str, Any]) -> None:
@@ -393,7 +407,11 @@ class Supervisor:
     async def _on_lost(self, worker: WorkerHandle) -> None:
         """Its logs are recovered; what is to go on elsewhere does."""
         processes = list(worker.processes)
-        self._log("worker lost", worker=worker.name, pid=worker.pid, processes=len(processes))
+        self.totals.forget(worker.name)
+        if not processes:
+            return
+        self.totals.count("workers_lost")
+        self._log("worker lost", level="warning", worker=worker.name, pid=worker.pid, processes=len(processes))
         for process in processes:
             with contextlib.suppress(NotFoundError):
                 record = await self.get(process)
@@ -410,6 +428,7 @@ class Supervisor:
             live.begun.set_result(())
         live.ended.set_result(replace(end, restarts=follows))
         self.changes.publish(record)
+        self.totals.count(f"ended_{record.state}")
         self._log(
             "process ended", process=record.id, state=str(record.state), exit_code=record.exit_code, restarts=follows
         )
@@ -440,6 +459,7 @@ class Supervisor:
         try:
             if resumes:
                 await self.resume(record, submission, trust=True)
+                self.totals.count("restarts")
                 self._log("process resumed", process=record.id)
                 return
             request = replace(await self._do(lambda: self._request(record.id)), restart_of=record.id)
@@ -449,9 +469,10 @@ class Supervisor:
                 module, record.module_name, request, lambda new: replace(submission, process=new, wanted=True)
             )
             self._journal.settle(record.id)
+            self.totals.count("restarts")
             self._log("process restarted", process=process.id, restart_of=record.id)
         except TimecraftError as error:
-            self._log("restart failed", process=record.id, error=str(error))
+            self._log("restart failed", level="warning", process=record.id, error=str(error))
             self._journal.settle(record.id)
 
     def _publish(self, process: str) -> None:
@@ -473,4 +494,4 @@ class Supervisor:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self._log("internal error", error=repr(task.exception()))
+            self._log("internal error", level="error", error=repr(task.exception()))

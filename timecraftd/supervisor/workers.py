@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import secrets
+import signal
+import socket
+import struct
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -15,6 +19,8 @@ from timecraftd.supervisor.channel import Directory, Peer
 
 START_S_MAX = 20.0
 CONNECT_POLL_S = 0.01
+HELLO_S_MAX = 10.0
+"""A worker that says nothing for so long is ended."""
 
 OnEnd = Callable[["WorkerHandle", dict[str, Any]], None]
 OnLost = Callable[["WorkerHandle"], Awaitable[None]]
@@ -174,7 +180,7 @@ class WorkerPool:
     async def _reap(self, name: str, child: asyncio.subprocess.Process) -> None:
         code = await child.wait()
         if code != 0:
-            self._log("worker ended", worker=name, pid=child.pid, code=code)
+            self._log("worker ended", level="warning", worker=name, pid=child.pid, code=code)
         self._children.pop(name, None)
         remove_log(os.path.join(self._directory.path, f"{name}.log"), failed=code != 0)
 
@@ -187,7 +193,14 @@ class WorkerPool:
 
         peer = Peer(connection, tell=tell)
         serving = self._own(peer.serve())
-        answer = await peer.call("hello")
+        try:
+            async with asyncio.timeout(HELLO_S_MAX):
+                answer = await peer.call("hello")
+        except TimeoutError:
+            pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            self._log("worker doesn't answer", level="error", worker=name, pid=pid)
+            os.kill(pid, signal.SIGKILL)
+            raise WorkerLostError(f"worker {name}: doesn't answer", "its processes are settled") from None
         worker = WorkerHandle(name, peer, answer["pid"], answer["version"], set(answer["processes"]))
         self.workers[name] = worker
         self._own(self._lost(worker, serving))
@@ -201,7 +214,8 @@ class WorkerPool:
             await self._on_lost(worker)
 
     def _own(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        # It serves whoever comes: the identity and the request of the call that began it aren't its own.
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -209,7 +223,7 @@ class WorkerPool:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self._log("internal error", error=repr(task.exception()))
+            self._log("internal error", level="error", error=repr(task.exception()))
 
 
 def remove_log(path: str, *, failed: bool) -> None:

@@ -1,0 +1,146 @@
+"""/metrics of a real node, and the parts that it is made of."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.node.conftest import Node, wait_until
+from timecraftd.api.v1 import process_pb2
+from timecraftd.supervisor.totals import Totals
+from timecraftd.telemetry import ENDS, SCRAPES_MAX, Metrics, MetricsServer, Sample
+
+BUILD = {"version": "1.2.3", "profile": "debug", "engine": "fake", "engine_version": "1", "cpu_features": "many"}
+
+
+def parsed(text: str) -> dict[str, dict[tuple[str, ...], float]]:
+    """Sample name to label values, in the order of the labels' names, to value."""
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = tuple(value for _, value in sorted(sample.labels.items()))
+            found.setdefault(sample.name, {})[labels] = sample.value
+    return found
+
+
+def scrape(port: int) -> dict[str, dict[tuple[str, ...], float]]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return parsed(answer.read().decode())
+
+
+def metrics_port(node: Node) -> int:
+    return int(node.told("metrics")[-1].rpartition(":")[2])
+
+
+@pytest.fixture
+def observed(make_node) -> Node:
+    """A node with metrics."""
+    return make_node('metrics_listen = "127.0.0.1:0"\n').start()
+
+
+def test_totals_only_grow_when_workers_come_and_go():
+    totals = Totals()
+    totals.note("a", {"calls": 10})
+    totals.note("a", {"calls": 7})  # an answer that was overtaken
+    totals.note("b", {"calls": 5})
+    assert totals.sums["calls"] == 15
+    totals.forget("a")
+    totals.note("b", {"calls": 6})
+    assert totals.sums["calls"] == 16
+
+
+def test_what_an_earlier_control_process_counted_is_not_counted_again():
+    totals = Totals()
+    totals.begin("a", {"calls": 1000})
+    totals.note("a", {"calls": 1001})
+    assert totals.sums["calls"] == 1
+
+
+def test_metrics_have_units_and_help_and_no_more_series_than_the_code_names():
+    sample = Sample(10.0, {"running": 3}, {"shared": 1}, 0, {"queue_length": 2}, {"cpu_ns": 2_500_000_000})
+    metrics = Metrics(BUILD, lambda: sample, monotonic=lambda: 12.0)
+    for number in range(50):
+        metrics.called("/timecraft.v1.ProcessService/Run", "OK", number / 1000)
+    server = MetricsServer("127.0.0.1", 0, metrics.registry)
+    try:
+        found = scrape(server.port)
+    finally:
+        server.close()
+    assert found["timecraft_guest_cpu_seconds_total"] == {(): 2.5}
+    assert found["timecraft_processes"] == {("running",): 3}
+    assert found["timecraft_sample_age_seconds"] == {(): 2.0}
+    assert found["timecraft_grpc_calls_total"] == {("OK", "/timecraft.v1.ProcessService/Run"): 50}
+    assert list(found["timecraft_build_info"]) == [("fake", "1", "debug", "1.2.3")]
+    assert {state for (state,) in found["timecraft_process_ends_total"]} == set(ENDS)
+    assert sum(map(len, found.values())) < 150
+
+
+def test_scrapes_at_one_time_are_bounded():
+    blocked = threading.Event()
+
+    def sample() -> Sample:
+        blocked.wait(20)
+        return Sample(0.0)
+
+    server = MetricsServer("127.0.0.1", 0, Metrics(BUILD, sample).registry)
+    many = []
+    try:
+        for _ in range(SCRAPES_MAX):
+            many.append(socket.create_connection(("127.0.0.1", server.port), 10))
+            many[-1].sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        with socket.create_connection(("127.0.0.1", server.port), 10) as late:
+            assert late.recv(1) == b"", "one more is hung up on"
+    finally:
+        blocked.set()
+        for each in many:
+            each.close()
+        server.close()
+
+
+def test_a_node_tells_of_processes_calls_and_logs(observed, guests):
+    module = observed.upload(guests / "hello.wat")
+    for _ in range(3):
+        observed.wait(observed.run(module).id)
+    wait_until(lambda: scrape(metrics_port(observed))["timecraft_process_ends_total"]["exited",] == 3)
+    found = scrape(metrics_port(observed))
+    assert found["timecraft_processes"]["exited",] == 3
+    assert found["timecraft_processes"]["running",] == 0
+    assert found["timecraft_host_calls_total"][()] >= 3
+    assert found["timecraft_log_records_total"][()] >= 3
+    assert found["timecraft_log_stored_bytes_total"][()] > 0
+    assert found["timecraft_guest_cpu_seconds_total"][()] > 0
+    assert found["timecraft_workers"]["shared",] == 1
+    assert found["timecraft_grpc_calls_total"]["OK", "/timecraft.v1.ProcessService/Run"] == 3
+    assert found["timecraft_grpc_call_seconds_count"]["/timecraft.v1.ProcessService/Run",] == 3
+    assert found["timecraft_event_loop_lag_seconds_count"][()] > 0
+    assert found["timecraft_state_free_bytes"][()] > 0
+
+
+def test_guests_that_run_are_counted_too(observed, guests):
+    process = observed.run(observed.upload(guests / "spin.wat"))
+    wait_until(lambda: scrape(metrics_port(observed))["timecraft_guest_cpu_seconds_total"][()] > 0.05)
+    found = scrape(metrics_port(observed))
+    assert found["timecraft_processes"]["running",] == 1
+    assert found["timecraft_guest_memory_bytes"][()] >= 0
+    assert found["timecraft_memory_promised_bytes"][()] > 0
+    observed.processes.Signal(process_pb2.SignalRequest(id=process.id, signal=9))
+    wait_until(lambda: scrape(metrics_port(observed))["timecraft_process_ends_total"]["killed",] == 1)
+
+
+def test_a_worker_that_hangs_does_not_keep_the_rest_from_being_told(observed):
+    port = metrics_port(observed)
+    assert scrape(port)["timecraft_worker_memory_bytes"][()] > 0
+    (worker,) = observed.worker_pids()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        wait_until(lambda: scrape(port)["timecraft_worker_memory_bytes"][()] == 0)
+        assert scrape(port)["timecraft_workers"]["shared",] == 1
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    wait_until(lambda: scrape(port)["timecraft_worker_memory_bytes"][()] > 0)

@@ -11,7 +11,7 @@ from timecraftd.api.v1 import module_pb2, process_pb2
 from timecraftd.config import CHOICES, Config, check_value
 from timecraftd.engine.request import NetworkRequest, RunRequest
 from timecraftd.engine.spec import LimitSpec, MountSpec, Nans, Sockets
-from timecraftd.errors import ConfigError, UsageError
+from timecraftd.errors import ConfigError, PolicyError, UsageError
 from timecraftd.model import Digest, ModuleRecord, ProcessId, ProcessRecord, ProcessState, is_name
 from timecraftd.network.publish import parse_publication
 from timecraftd.network.rules import format_rule, parse_policy
@@ -224,7 +224,7 @@ def limit_spec(message: process_pb2.Limits, config: Config) -> LimitSpec:
 
 
 def _network(message: process_pb2.Network) -> NetworkRequest:
-    rules = parse_policy(list(message.rules)).rules if message.rules else ()
+    rules = parse_policy(list(message.rules), _refuse_file).rules if message.rules else ()
     return NetworkRequest(
         rules=tuple((format_rule(rule), rule.origin) for rule in rules),
         publish=tuple(str(parse_publication(text)) for text in message.publish),
@@ -232,6 +232,10 @@ def _network(message: process_pb2.Network) -> NetworkRequest:
         dial=tuple(message.dial),
         ca_file=message.ca_file,
     )
+
+
+def _refuse_file(path: str) -> bytes:
+    raise PolicyError(f"spec.network.rules {path!r}: is a file", "give the rules: the node reads no files of its own")
 
 
 def _variable(variable: process_pb2.EnvVar) -> bytes:

@@ -234,6 +234,35 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
     return replace(config, home=_absolute(config.home))
 
 
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """What the environment says of the node that the command line is for; empty is nothing."""
+
+    contexts_file: str
+    """Where contexts are kept (`timecraft context`)."""
+    node: str
+    """TIMECRAFT_NODE: an address."""
+    context: str
+    """TIMECRAFT_CONTEXT: name of a context."""
+    token: str
+    """TIMECRAFT_TOKEN; this and the others take the place of what a context has."""
+    ca_file: str
+    cert_file: str
+    key_file: str
+
+
+def load_client_config(environ: Mapping[str, str] | None = None) -> ClientConfig:
+    """Where the command line finds its node."""
+    env = os.environ if environ is None else environ
+    return ClientConfig(
+        _xdg(env, "XDG_CONFIG_HOME", ".config", "timecraft/contexts.toml"),
+        *(
+            env.get(f"TIMECRAFT_{name}", "")
+            for name in ("NODE", "CONTEXT", "TOKEN", "CA_FILE", "CERT_FILE", "KEY_FILE")
+        ),
+    )
+
+
 def host_variable(name: str) -> str | None:
     """A variable of the host's environment, for `run -e NAME`."""
     return os.environ.get(name)

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from timecraftd.errors import LogError, ProcessStateError, TimecraftError
 from timecraftd.model import ObjectInfo, ObjectKind, ProcessRecord, ProcessState
-from timecraftd.recorder.logs import Output, TraceQuery, TrafficQuery, log_bytes
+from timecraftd.recorder.logs import CAUGHT_UP, Output, TraceQuery, TrafficQuery, log_bytes
 from timecraftd.recorder.retention import RetentionPolicy, expired
 from timecraftd.units import rfc3339
 
@@ -268,8 +268,9 @@ def follower(
 def output(
     runtime: Runtime, process: ProcessRecord, since_unix_ns: int | None, follow: Callable[[], bool] | None
 ) -> tuple[int, Iterator[Output]]:
-    """When a process started (Unix ns), and what it wrote from a time on. `follow` is `follower`'s, or None.
+    """When a process started (Unix ns), and what it wrote from a time on, with `CAUGHT_UP` where that is true.
 
+    `follow` is `follower`'s, or None.
     Raises LogError, ReplayRefusedError.
     """
     info = runtime.log_info(process)
@@ -278,11 +279,17 @@ def output(
     last_ns = info.last_time_ns if process.state is ProcessState.RUNNING and follow is None else None
 
     def pieces() -> Iterator[Output]:
+        told = False
         for piece in runtime.logs.output(runtime.registry.home.log_dir(process.id), follow or bool):
             if last_ns is not None and piece.time_ns > last_ns:
                 break
-            if piece.time_ns >= since_ns:
+            if piece is CAUGHT_UP:
+                if not told:
+                    yield piece
+                told = True
+            elif piece.time_ns >= since_ns:
                 yield piece
+                told = False
 
     return info.start_unix_ns, pieces()
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timecraftd.cli.run import parse_mount, parse_restart, read_env
-from timecraftd.cli.supervise import RestartPolicy
+from timecraftd.cli.run import parse_mount, read_env
 from timecraftd.config import RestartConfig
 from timecraftd.engine.spec import MountSpec
 from timecraftd.errors import UsageError
+from timecraftd.supervisor.restarts import RestartPolicy, parse_restart
 from timecraftd.units import (
     format_ago,
     format_duration_exact,
@@ -116,11 +116,11 @@ def test_env_files(tmp_path):
 def test_restart_waits_longer_each_time():
     """Bounded, and over when the retries are used up."""
     config = RestartConfig()
-    policy = parse_restart("on-failure:20")
+    policy = parse_restart("on-failure:20", "--restart")
     delays = [policy.delay_s(count, failed=True, ran_s=0, config=config) for count in range(20)]
     assert delays[:3] == [0.1, 0.2, 0.4]
     assert delays[-1] == 60
     assert policy.delay_s(20, failed=True, ran_s=0, config=config) is None
     assert policy.delay_s(0, failed=False, ran_s=0, config=config) is None
-    assert parse_restart("always").delay_s(9, failed=False, ran_s=99, config=config) == 0.1
-    assert parse_restart("no") == RestartPolicy()
+    assert parse_restart("always", "--restart").delay_s(9, failed=False, ran_s=99, config=config) == 0.1
+    assert parse_restart("no", "--restart") == RestartPolicy()

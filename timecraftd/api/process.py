@@ -19,13 +19,14 @@ from timecraftd.api.v1 import process_pb2_grpc
 from timecraftd.config import Config
 from timecraftd.embedded import Runtime
 from timecraftd.engine.request import RunRequest
-from timecraftd.errors import AccessError, NotFoundError, ProcessStateError, UsageError
+from timecraftd.errors import AccessError, NotFoundError, ProcessStateError, StateError, UsageError
 from timecraftd.model import ModuleRecord, ObjectKind, ProcessId, ProcessRecord, ProcessState
+from timecraftd.recorder.logs import CAUGHT_UP, Output
 from timecraftd.supervisor.journal import Journal, Submission
 from timecraftd.supervisor.restarts import RestartPolicy
 from timecraftd.supervisor.stdio import STDERR, STDOUT, Stdio
 from timecraftd.supervisor.supervisor import End, Live, Supervisor
-from timecraftd.views import follower
+from timecraftd.views import follower, sized
 from timecraftd.views import output as written
 
 PAGE_SIZE = 100
@@ -158,9 +159,12 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
         yield self._started(process, ())
         pump = asyncio.create_task(self._pump(process, requests, None))
         try:
-            begin_ns = self._runtime.now_ns()
-            async for _, stream, data in self._output(process, follow=True, since_unix_ns=begin_ns):
-                yield pb.AttachResponse(stdout=data) if stream == STDOUT else pb.AttachResponse(stderr=data)
+            wanted = first.existing
+            since_ns = convert.unix_ns(wanted.since) if wanted.HasField("since") else self._runtime.now_ns()
+            async for piece in self._output(process, follow=True, since_unix_ns=since_ns):
+                data = piece.data
+                if data:
+                    yield pb.AttachResponse(stdout=data) if piece.stream == STDOUT else pb.AttachResponse(stderr=data)
             yield self._ended(await self._supervisor.wait(process))
         finally:
             pump.cancel()
@@ -183,7 +187,7 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
 
     async def Get(self, request: pb.GetRequest, _context: Any) -> pb.GetResponse:  # noqa: N802
         """One process."""
-        message = self._message(await self._supervisor.get(request.id))
+        message = self._told(await self._supervisor.get(request.id))
         return pb.GetResponse(process=_masked(message, request))
 
     async def List(self, request: pb.ListRequest, _context: Any) -> pb.ListResponse:  # noqa: N802
@@ -194,7 +198,7 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
         if request.page_token:
             fits = [each for each in fits if each.id < request.page_token]
         page = fits[:size]
-        messages = [_masked(self._message(each), request) for each in page]
+        messages = await asyncio.to_thread(lambda: [_masked(self._told(each), request) for each in page])
         return pb.ListResponse(processes=messages, next_page_token=page[-1].id if len(fits) > size else "")
 
     async def Watch(self, request: pb.WatchRequest, _context: Any) -> AsyncIterator[pb.WatchResponse]:  # noqa: N802
@@ -271,21 +275,26 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
         info = await asyncio.to_thread(self._runtime.log_info, process)
         yield pb.LogsResponse(start_at=convert.timestamp(info.start_unix_ns))
         since_ns = convert.unix_ns(request.since) if request.HasField("since") else None
-        async for time_ns, stream, data in self._output(process, follow=request.follow, since_unix_ns=since_ns):
-            yield pb.LogsResponse(time=convert.duration(time_ns), stream=stream, data=data)
+        async for piece in self._output(process, follow=request.follow, since_unix_ns=since_ns):
+            if piece is CAUGHT_UP:
+                yield pb.LogsResponse(caught_up=True)
+            else:
+                yield pb.LogsResponse(time=convert.duration(piece.time_ns), stream=piece.stream, data=piece.data)
 
     # ---- inside
 
     async def _output(
         self, process: ProcessRecord, *, follow: bool, since_unix_ns: int | None
-    ) -> AsyncIterator[tuple[int, int, bytes]]:
-        """(time, stream, bytes) of a log."""
+    ) -> AsyncIterator[Output]:
+        """What a log holds of standard streams, in pieces that fit messages, and CAUGHT_UP where that is true."""
 
-        def produce(stop: Stop) -> Iterator[tuple[int, int, bytes]]:
+        def produce(stop: Stop) -> Iterator[Output]:
             wait = follower(self._runtime, process, stop.sleep_for) if follow else None
-            for output in written(self._runtime, process, since_unix_ns, wait)[1]:
-                for at in range(0, len(output.data), LOG_BYTES_MAX):
-                    yield output.time_ns, output.stream, output.data[at : at + LOG_BYTES_MAX]
+            for piece in written(self._runtime, process, since_unix_ns, wait)[1]:
+                if piece is CAUGHT_UP:
+                    yield piece
+                for at in range(0, len(piece.data), LOG_BYTES_MAX):
+                    yield Output(piece.time_ns, piece.stream, piece.data[at : at + LOG_BYTES_MAX])
 
         async for item in from_thread(produce):
             yield item
@@ -352,15 +361,22 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
     def _message(self, process: ProcessRecord) -> pb.Process:
         return process_message(process, self._supervisor.submission(process.id))
 
+    def _told(self, process: ProcessRecord) -> pb.Process:
+        """The same with what takes a look at the disk."""
+        message = self._message(sized(self._runtime, process))
+        with contextlib.suppress(StateError):  # the database is busy: it is for people only
+            message.short_id = self._runtime.registry.catalogue.short_id(process.id)
+        return message
+
     def _started(self, process: ProcessRecord, published: tuple[str, ...]) -> pb.AttachResponse:
-        return pb.AttachResponse(started=pb.AttachResponse.Started(process=self._message(process), published=published))
+        return pb.AttachResponse(started=pb.AttachResponse.Started(process=self._told(process), published=published))
 
     def _ended(self, end: End) -> pb.AttachResponse:
         if end.refused:
             raise ProcessStateError(end.refused)
         return pb.AttachResponse(
             ended=pb.AttachResponse.Ended(
-                process=self._message(end.process), backtrace=end.backtrace, stats=end.stats, restarts=end.restarts
+                process=self._told(end.process), backtrace=end.backtrace, stats=end.stats, restarts=end.restarts
             )
         )
 

@@ -39,6 +39,7 @@ from timecraftd.views import (
 
 PIECE_BYTES_MAX = 1 << 20
 PAGE_SIZE = 100
+NAME_CHARS_MAX = 255
 PAGE_SIZE_MAX = 1000
 FORMS = ("text", "json", "yaml")
 TIMESTAMPS = ("", "none", "relative", "absolute")
@@ -160,13 +161,15 @@ class ViewService(view_pb2_grpc.ViewServiceServicer):
             os.makedirs(directory, mode=0o700, exist_ok=True)
             with tempfile.TemporaryFile(dir=directory) as file:
                 left = self._runtime.config.imports.archive_bytes_max
+                name = ""
                 async for request in requests:
+                    name = name or request.name[:NAME_CHARS_MAX]
                     left -= len(request.data)
                     if left < 0:
                         raise UsageError("import: is bigger than imports.archive_bytes_max", "raise that bound")
                     await asyncio.to_thread(file.write, request.data)
                 file.seek(0)
-                record = await asyncio.to_thread(import_archive, self._runtime, file, "archive")
+                record = await asyncio.to_thread(import_archive, self._runtime, file, name or "archive")
         self._supervisor.changes.publish(record)
         return pb.ImportResponse(id=record.id)
 

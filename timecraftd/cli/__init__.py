@@ -26,6 +26,8 @@ VERBS = {
     "export": "write one of them to a file",
     "import": "take in an exported process, or a module",
     "trace": "show what went through the gate between a guest and its host",
+    "node": "look at a node, or empty it",
+    "context": "choose the node that commands are for",
     "config": "show the effective configuration",
     "doctor": "check that this machine is fit, and that runs and replays work on it",
     "version": "show versions",
@@ -33,13 +35,14 @@ VERBS = {
 }
 """Verb to what it does. `timecraft VERB` is `timecraftd/cli/VERB.py` (`import` is `import_.py`)."""
 
+WITHOUT_TARGET = ("context", "config", "completion")
+
 LATER = {
     "profile": "profiles come in a later version",
     "query": "queries come in a later version (`export log --format jsonl` gives the records)",
     "debug": "the debugger comes in a later version (`replay --trace --until` shows how a process got somewhere)",
     "graph": "durable graphs come in a later version",
     "actor": "actors come in a later version",
-    "node": "the node daemon comes in a later version",
 }
 
 EXIT_INTERRUPTED = 130
@@ -89,6 +92,7 @@ def main(
 
 
 def _dispatch(arguments: list[str], context: Context) -> int:
+    arguments = _take_target(arguments, context)
     if not arguments or arguments in (["-h"], ["--help"], ["help"]):
         print(_usage())
         return 0 if arguments else UsageError.exit_code
@@ -106,6 +110,22 @@ def _dispatch(arguments: list[str], context: Context) -> int:
     return run_verb("timecraft", verb, VERBS[verb], rest, context)
 
 
+def _take_target(arguments: list[str], context: Context) -> list[str]:
+    """What is left behind `--node ADDRESS` and `--context NAME`. Raises UsageError."""
+    flags = {"--node": "node_flag", "--context": "context_flag"}
+    while arguments:
+        flag, equals, value = arguments[0].partition("=")
+        if flag not in flags:
+            break
+        if not equals:
+            if len(arguments) < 2:
+                raise UsageError(f"{flag}: names nothing", "see `timecraft --help`")
+            value = arguments[1]
+        setattr(context, flags[flag], value)
+        arguments = arguments[1 if equals else 2 :]
+    return arguments
+
+
 def run_verb(program: str, verb: str, description: str, arguments: list[str], context: Context) -> int:
     """Parses the arguments of a verb and runs it; returns its exit code."""
     from timecraftd.cli.parser import Parser, load_verb
@@ -113,10 +133,15 @@ def run_verb(program: str, verb: str, description: str, arguments: list[str], co
     module = load_verb(verb)
     parser = Parser(prog=f"{program} {verb}", description=description)
     module.add_arguments(parser)
+    if verb not in WITHOUT_TARGET:
+        parser.add_argument("--node", metavar="ADDRESS", help="ask this node: HOST:PORT or a socket's path")
+        parser.add_argument("--context", metavar="NAME", help="ask the node of this context")
     try:
         parsed = parser.parse_args(arguments)
     except SystemExit:  # --help was printed
         return 0
+    context.node_flag = getattr(parsed, "node", None) or context.node_flag
+    context.context_flag = getattr(parsed, "context", None) or context.context_flag
     code: int = module.run(parsed, context)
     return code
 
@@ -126,13 +151,14 @@ def _usage() -> str:
     lines = [f"  {verb:<{width}}  {text}" for verb, text in VERBS.items()]
     return "\n".join(
         [
-            "usage: timecraft VERB [ARGUMENT...]",
+            "usage: timecraft [--node ADDRESS | --context NAME] VERB [ARGUMENT...]",
             "",
             "Runs WebAssembly guests in a sandbox, records all that enters them, and replays them exactly.",
             "",
             *lines,
             "",
-            "`timecraft VERB --help` tells more. State lies in $TIMECRAFT_HOME.",
+            "`timecraft VERB --help` tells more. State lies in $TIMECRAFT_HOME, or on the node that was chosen:",
+            "by --node, --context, $TIMECRAFT_NODE or `timecraft context use`, in this order.",
         ]
     )
 

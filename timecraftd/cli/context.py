@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from timecraftd.config import Config, load_config
+from timecraftd.config import ClientConfig, Config, load_client_config, load_config
+from timecraftd.errors import UsageError
 
 if TYPE_CHECKING:
+    from timecraftd.cli.remote import NodeTarget
+    from timecraftd.cli.target import Target
     from timecraftd.embedded import Runtime
 
 
@@ -17,9 +21,16 @@ class Context:
     """Made once per command; tests pass their own runtime."""
 
     def __init__(self, runtime: Runtime | None = None) -> None:
+        self.node_flag: str | None = None
+        """What `--node` says."""
+        self.context_flag: str | None = None
+        """What `--context` says."""
         if runtime is not None:
+            from timecraftd.cli.target import EmbeddedTarget
+
             self.__dict__["runtime"] = runtime
             self.__dict__["config"] = runtime.config
+            self.__dict__["target"] = EmbeddedTarget(self)
 
     @cached_property
     def config(self) -> Config:
@@ -32,6 +43,40 @@ class Context:
         from timecraftd.embedded import Runtime
 
         return Runtime(self.config)
+
+    @cached_property
+    def target(self) -> Target:
+        """Where processes live: a node if one was chosen, else the embedded runtime.
+
+        Raises UsageError, NotFoundError, ConfigError.
+        """
+        from timecraftd.cli.contexts import chosen
+        from timecraftd.cli.target import EmbeddedTarget
+
+        node = chosen(self.client_config, self.node_flag, self.context_flag)
+        if node is None:
+            return EmbeddedTarget(self)
+        from timecraftd.cli.remote import NodeTarget
+
+        return NodeTarget(self, node)
+
+    @cached_property
+    def client_config(self) -> ClientConfig:
+        """What the environment says of nodes."""
+        return load_client_config()
+
+    def node(self) -> NodeTarget:
+        """The node that was chosen. Raises UsageError if none was."""
+        from timecraftd.cli.target import EmbeddedTarget
+
+        target = self.target
+        if isinstance(target, EmbeddedTarget):
+            raise UsageError("node: none is named", "give `timecraft --node ADDRESS`, or choose a context")
+        return cast("NodeTarget", target)
+
+    def now_ns(self) -> int:
+        """The time here, Unix ns; the runtime's own if it was opened."""
+        return self.runtime.now_ns() if "runtime" in self.__dict__ else time.time_ns()
 
     @property
     def debug(self) -> bool:
@@ -56,6 +101,8 @@ class Context:
 
     def close(self) -> None:
         """Closes what was opened."""
+        if "target" in self.__dict__:
+            self.target.close()
         if "runtime" in self.__dict__:
             self.runtime.close()
 

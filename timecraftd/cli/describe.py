@@ -9,7 +9,6 @@ from timecraftd.cli.get import DIGITS, KINDS, singular
 from timecraftd.cli.parser import add_format
 from timecraftd.cli.terminal import print_data, print_fields
 from timecraftd.units import format_duration, format_size
-from timecraftd.views import describe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Prints the details."""
-    data = describe(context.runtime, args.kind, args.id)
+    data = context.target.describe(args.kind, args.id)
     if args.output != "text":
         print_data(data, args.output)
     else:

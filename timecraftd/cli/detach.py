@@ -7,9 +7,10 @@ import os
 from typing import TYPE_CHECKING, NoReturn
 
 from timecraftd import errors
-from timecraftd.cli.context import Context, tell
-from timecraftd.cli.supervise import RestartPolicy, supervise
+from timecraftd.cli.context import Context
+from timecraftd.cli.supervise import supervise
 from timecraftd.engine.request import RunRequest
+from timecraftd.supervisor.restarts import RestartPolicy
 
 if TYPE_CHECKING:
     from timecraftd.running import Running
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 HANDSHAKE_BYTES_MAX = 1 << 16
 
 
-def detach(context: Context, module: tuple[bytes, str], request: RunRequest, policy: RestartPolicy) -> int:
-    """Starts the guest in a new session; prints its id once it runs. Errors up to then are raised here."""
+def detach(
+    context: Context, module: tuple[bytes, str], request: RunRequest, policy: RestartPolicy
+) -> tuple[str, list[str]]:
+    """Starts the guest in a new session; its id, and published ports. Errors until it runs are raised here."""
     context.close()
     context.forget_runtime()
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -32,10 +35,7 @@ def detach(context: Context, module: tuple[bytes, str], request: RunRequest, pol
         message = pipe.read(HANDSHAKE_BYTES_MAX)
     answer = json.loads(message) if message else {}
     if "id" in answer:
-        print(answer["id"])
-        for published in answer["published"]:
-            tell(f"published {published}")
-        return 0
+        return answer["id"], answer["published"]
     os.waitpid(pid, 0)
     kind = getattr(errors, answer.get("error", ""), errors.EngineError)
     raise kind(answer.get("message", "the host process ended before the guest ran"), answer.get("next_step", ""))

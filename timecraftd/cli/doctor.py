@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 from timecraftd.cli.context import Context
 from timecraftd.cli.parser import add_format
@@ -71,6 +71,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         ("clock", check_clock),
         ("extension", check_extension),
         ("self test", check_self_test),
+        *([("node", check_node)] if _names_node(context) else []),
     )
     findings = []
     for name, check in checks:
@@ -215,6 +216,21 @@ def check_self_test(context: Context) -> tuple[Level, str]:
     if replayed != recorded:
         raise EngineError(f"self test: the replay wrote {replayed!r}", "report it")
     return "ok", f"recorded and replayed a guest in {(time.monotonic() - begun) * 1000:.0f} ms"
+
+
+def check_node(context: Context) -> tuple[Level, str]:
+    """Whether the node answers, and is of this version."""
+    about = context.node().about()
+    text = f"{about['name']} ({about['address']}), {about['state']}, {about['identity']} is {about['role']} there"
+    there, here = cast("dict[str, str]", about["build"])["version"], context.runtime.engine.build_info()["version"]
+    return ("ok", text) if there == here else ("warn", f"{text}; it is timecraft {there}, this is {here}")
+
+
+def _names_node(context: Context) -> bool:
+    try:
+        return bool(context.target.node)
+    except TimecraftError:
+        return True  # the check says what is wrong
 
 
 def self_test(context: Context, config: Config) -> tuple[bytes, bytes]:

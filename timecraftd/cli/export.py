@@ -12,7 +12,6 @@ from typing import IO
 from timecraftd.cli.context import Context, is_terminal
 from timecraftd.cli.get import KINDS
 from timecraftd.errors import NotFoundError, UnsupportedError, UsageError
-from timecraftd.views import exporter
 
 FORMATS = ("jsonl", "parquet", "pcapng", "otlp", "perfetto")
 BINARY = ("process", "module")
@@ -37,7 +36,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     """Writes the file."""
     if args.kind == "log" and args.format != "jsonl":
         raise UnsupportedError(f"export log: {args.format} comes in a later version", "use --format jsonl")
-    export = exporter(context.runtime, args.kind, args.id, compress=args.output.endswith("gz"))
+    export = context.target.exporter(args.kind, args.id, compress=args.output.endswith("gz"))
     with target_file(args.output, binary=args.kind in BINARY, force=args.force) as file:
         export(file)
     return 0

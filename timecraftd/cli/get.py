@@ -10,7 +10,6 @@ from timecraftd.cli.parser import add_format
 from timecraftd.cli.ps import print_processes, shorten
 from timecraftd.cli.terminal import print_data, print_table
 from timecraftd.units import format_ago, format_size, parse_time_ns
-from timecraftd.views import listing
 
 KINDS = ("process", "module", "config", "runtime", "tree", "log")
 DIGITS = 12
@@ -35,12 +34,12 @@ def singular(kind: str) -> str:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Prints the table."""
-    runtime = context.runtime
+    target = context.target
     if args.kind == "process":
-        found = [runtime.process(reference) for reference in args.ids] if args.ids else runtime.processes()
+        found = [target.process(reference) for reference in args.ids] if args.ids else target.processes()
         print_processes(context, found, form=args.output, quiet=args.quiet, whole=args.no_trunc)
         return 0
-    items = list(listing(runtime, args.kind, args.ids))
+    items = list(target.listing(args.kind, args.ids))
     if args.output != "text":
         print_data(items, args.output)
         return 0
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     def shown_id(item: dict[str, Any]) -> str:
         if args.no_trunc:
             return str(item["id"])
-        return runtime.registry.catalogue.short_id(item["id"]) if args.kind == "log" else item["id"][:DIGITS]
+        return target.short_id(item["id"]) if args.kind == "log" else item["id"][:DIGITS]
 
     if args.quiet:
         for item in items:
@@ -57,7 +56,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         header = ("ID", "RECORDS", "SEGMENTS", "STORED", "RAW", "END")
         print_table(header, [(shown_id(item), *_log_row(item)) for item in items])
     else:
-        now_ns = runtime.now_ns()
+        now_ns = context.now_ns()
         rows = [(shown_id(item), *_object_row(args.kind, item, now_ns, whole=args.no_trunc)) for item in items]
         print_table(("ID", TITLES[args.kind], "SIZE", "CREATED"), rows)
     return 0

@@ -7,7 +7,6 @@ import sys
 
 from timecraftd.cli.context import Context
 from timecraftd.errors import NotFoundError
-from timecraftd.views import import_archive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,19 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Checks all of it, stores it, prints its id."""
-    runtime = context.runtime
     if args.kind == "module":
         from timecraftd.embedded import read_module
 
-        print(runtime.store_module(*read_module(args.file)).digest)
+        print(context.target.import_module(read_module(args.file)))
         return 0
     if args.file == "-":
-        print(import_archive(runtime, sys.stdin.buffer, "standard input").id)
+        print(context.target.import_process(sys.stdin.buffer, "standard input"))
         return 0
     try:
         file = open(args.file, "rb")  # noqa: SIM115 - only opening it is guarded
     except OSError as error:
         raise NotFoundError(f"{args.file}: {error.strerror}", "give the path of a readable file") from None
     with file:
-        print(import_archive(runtime, file, args.file).id)
+        print(context.target.import_process(file, args.file))
     return 0

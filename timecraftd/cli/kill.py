@@ -6,8 +6,7 @@ import argparse
 import signal
 
 from timecraftd.cli.context import Context
-from timecraftd.errors import ProcessStateError, UsageError
-from timecraftd.model import ProcessState
+from timecraftd.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     """Ends each guest as the signal would end a program that doesn't handle it; the end is recorded."""
     number = parse_signal(args.signal)
-    processes = [(reference, context.runtime.process(reference)) for reference in args.ids]
+    processes = [(reference, context.target.process(reference)) for reference in args.ids]
     for reference, process in processes:
-        if process.state is not ProcessState.RUNNING or not context.runtime.kill(process, number):
-            raise ProcessStateError(f"process {process.id}: it doesn't run", "`timecraft ps` lists those that do")
+        context.target.kill(process, number)
         print(reference, flush=True)
     return 0
 

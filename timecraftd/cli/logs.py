@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import deque
-from collections.abc import Callable
 
 from timecraftd.cli.context import Context, is_terminal
 from timecraftd.cli.parser import whole_number
 from timecraftd.cli.terminal import TerminalFilter, write_all
 from timecraftd.errors import UsageError
+from timecraftd.recorder.logs import CAUGHT_UP
 from timecraftd.units import parse_time_ns, rfc3339
-from timecraftd.views import follower, output
 
 STREAMS = (1, 2)
 
@@ -29,14 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Copies the record's output: stdout to stdout, stderr to stderr."""
-    runtime = context.runtime
-    process = runtime.process(args.id)
+    process = context.target.process(args.id)
     printer = _Printer(args.tail, timestamps=args.timestamps, raw=args.raw)
-    follow = printer.flush_then(follower(runtime, process)) if args.follow else None
-    start_unix_ns, pieces = output(runtime, process, _since(args.since, runtime.now_ns()), follow)
+    since_ns = _since(args.since, context.now_ns())
+    start_unix_ns, pieces = context.target.output(process, since_ns, follow=args.follow)
     sys.stdout.flush()
     for piece in pieces:
-        printer.feed(start_unix_ns + piece.time_ns, piece.stream, piece.data)
+        if piece is CAUGHT_UP:
+            printer.flush_tail()
+        else:
+            printer.feed(start_unix_ns + piece.time_ns, piece.stream, piece.data)
     printer.finish()
     return 0
 
@@ -72,21 +73,12 @@ class _Printer:
             partial = b""
         self._partial[stream] = (begun_ns if partial else unix_ns, rest)
 
-    def flush_then(self, wait: Callable[[], bool]) -> Callable[[], bool]:
-        """The same function, but what `--tail` holds back is written first."""
-
-        def flush_and_wait() -> bool:
-            self._flush_tail()
-            return wait()
-
-        return flush_and_wait
-
     def finish(self) -> None:
         """Writes lines without an end."""
         for stream, (unix_ns, partial) in self._partial.items():
             if partial:
                 self._line(stream, unix_ns, partial)
-        self._flush_tail()
+        self.flush_tail()
         for stream, terminal_filter in self._filters.items():
             if terminal_filter is not None:
                 write_all(stream, terminal_filter.feed(b"", final=True))
@@ -99,7 +91,8 @@ class _Printer:
         else:
             self._write(stream, line)
 
-    def _flush_tail(self) -> None:
+    def flush_tail(self) -> None:
+        """Writes what `--tail` holds back; all that comes from now on is written at once."""
         if self._last is not None:
             last, self._last = self._last, None
             for stream, line in last:

@@ -53,7 +53,7 @@ class Parser(argparse.ArgumentParser):
 
 def load_verb(verb: str) -> Verb:
     """The module of a verb."""
-    name = {"import": "import_"}.get(verb, verb)
+    name = {"import": "import_", "context": "context_"}.get(verb, verb)
     module: Verb = importlib.import_module(f"timecraftd.cli.{name}")
     return module
 

@@ -9,7 +9,6 @@ from timecraftd.cli.parser import add_format, duration_ns, whole_number
 from timecraftd.cli.terminal import print_data
 from timecraftd.recorder.retention import RetentionPolicy
 from timecraftd.units import format_size
-from timecraftd.views import prune
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +30,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     policy = None
     if args.all or args.keep is not None or args.older_than is not None:
         policy = RetentionPolicy(args.older_than, args.keep or 0, keep_crashed=not args.crashed)
-    gone = prune(context.runtime, policy, dry_run=args.dry_run)
+    gone = context.target.prune(policy, dry_run=args.dry_run)
     if args.output != "text":
         print_data(gone, args.output)
         return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from fnmatch import fnmatchcase
 
 from timecraftd.cli.context import Context
 from timecraftd.cli.parser import add_format, positive_int
@@ -11,7 +10,7 @@ from timecraftd.cli.terminal import print_data, print_table
 from timecraftd.errors import UsageError
 from timecraftd.model import ProcessRecord, ProcessState
 from timecraftd.units import format_ago, format_size, format_span
-from timecraftd.views import process_data, sized
+from timecraftd.views import process_data
 
 FILTERS = ("name", "module", "state", "id")
 _WORDS = {
@@ -44,8 +43,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     """Prints the table."""
     filters = [parse_filter(text) for text in args.filter]
     wants_ended = args.all or args.last is not None or any(key == "state" for key, _ in filters)
-    processes = context.runtime.processes(running_only=not wants_ended)
-    processes = [process for process in processes if all(matches(process, *item) for item in filters)][: args.last]
+    processes = context.target.processes(alive=not wants_ended, filters=filters, last=args.last)
     print_processes(context, processes, form=args.output, quiet=args.quiet, whole=args.no_trunc)
     return 0
 
@@ -54,19 +52,18 @@ def print_processes(
     context: Context, processes: list[ProcessRecord], *, form: str, quiet: bool = False, whole: bool = False
 ) -> None:
     """Prints processes as a table or as data."""
-    runtime = context.runtime
     if form != "text":
-        print_data([process_data(sized(runtime, process)) for process in processes], form)
+        print_data([process_data(process) for process in processes], form)
         return
 
     def shown_id(process: ProcessRecord) -> str:
-        return process.id if whole else runtime.registry.catalogue.short_id(process.id)
+        return process.id if whole else context.target.short_id(process.id)
 
     if quiet:
         for process in processes:
             print(shown_id(process))
         return
-    now_ns = runtime.now_ns()
+    now_ns = context.now_ns()
     rows = [
         (
             shown_id(process),
@@ -74,7 +71,7 @@ def print_processes(
             process.module_name if whole else shorten(process.module_name, 32),
             status(process, now_ns),
             format_ago(now_ns - process.created_ns),
-            format_size(sized(runtime, process).log_bytes) if process.recorded else "-",
+            format_size(process.log_bytes) if process.recorded else "-",
         )
         for process in processes
     ]
@@ -100,15 +97,6 @@ def parse_filter(text: str) -> tuple[str, str]:
     if key == "state" and pattern not in list(ProcessState):
         raise UsageError(f"--filter {text!r}: no such state", f"states are {', '.join(ProcessState)}")
     return key, pattern
-
-
-def matches(process: ProcessRecord, key: str, pattern: str) -> bool:
-    """Whether a process passes a filter."""
-    if key == "module":
-        return fnmatchcase(process.module_name, pattern) or process.module.startswith(pattern)
-    if key == "id":
-        return process.id.startswith(pattern)
-    return fnmatchcase(process.name if key == "name" else process.state, pattern)
 
 
 def shorten(text: str, width: int) -> str:

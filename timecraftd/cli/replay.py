@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from timecraftd.cli.context import Context, is_terminal
 from timecraftd.cli.supervise import Interrupts, tell_end
+from timecraftd.cli.target import Replay
 from timecraftd.cli.terminal import FilteredDescriptor
-from timecraftd.engine.spec import ReplaySpec
 from timecraftd.errors import LogDamagedError, ObjectDamagedError, ReplayDivergedError, UsageError
 from timecraftd.model import ProcessRecord, ProcessState
 from timecraftd.units import parse_duration_ns, parse_time_ns, rfc3339
-from timecraftd.views import ReplayEnd, check_ended, replay_end
+from timecraftd.views import ReplayEnd, check_ended
 
 EXIT_INCOMPLETE = 125
 SEQ_MAX = (1 << 64) - 1
@@ -34,59 +34,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Replays; returns the exit code of the recorded run, or 125 if it can't be told to be the same."""
-    runtime = context.runtime
-    process = runtime.process(args.id)
+    target = context.target
+    process = target.process(args.id)
     check_ended(process)
     other = None
     if args.module is not None:
         from timecraftd.embedded import read_module
 
-        other = read_module(args.module)[0]
-    spec = runtime.replay_spec(process, other)
-    if args.until is not None:
-        spec = _until(spec, args.until, context, process)
+        other = read_module(args.module)
+    asked = _until(Replay(other_module=other, trace_fd=2 if args.trace else None), args.until, context, process)
     outputs: list[FilteredDescriptor] = []
 
-    def target(descriptor: int) -> int:
+    def harmless(descriptor: int) -> int:
         if args.raw or not is_terminal(descriptor):
             return descriptor
         outputs.append(FilteredDescriptor(descriptor))
         return outputs[-1].descriptor
 
     if not args.verify:
-        spec = replace(spec, stdout_fd=target(1), stderr_fd=target(2))
-    if args.trace:
-        spec = replace(spec, trace_fd=2)
+        asked = replace(asked, stdout_fd=harmless(1), stderr_fd=harmless(2))
     with Interrupts() as interrupts:
         try:
-            guest = runtime.engine.replay(spec)
-            interrupts.attach(guest)
-            outcome = guest.wait()
+            end = target.replay(process, asked, interrupts)
         finally:
-            interrupts.detach()
             for output in outputs:
                 output.close()
-        if interrupts.came:
+        if end is None:
             return interrupts.exit_code
-    assert outcome is not None, "waiting without a timeout lasts until the end"
-    return _tell(context, args, process, replay_end(runtime, process, outcome))
+    return _tell(context, args, process, end)
 
 
-def _until(spec: ReplaySpec, text: str, context: Context, process: ProcessRecord) -> ReplaySpec:
+def _until(asked: Replay, text: str | None, context: Context, process: ProcessRecord) -> Replay:
+    if text is None:
+        return asked
     if text.isascii() and text.isdigit():
-        return replace(spec, until_seq=min(int(text), SEQ_MAX))
-    start_ns = context.runtime.log_info(process).start_unix_ns
+        return replace(asked, until_seq=min(int(text), SEQ_MAX))
+    start_ns = context.target.started_ns(process)
     try:
         time_ns = parse_time_ns(text, 0) - start_ns if "T" in text else parse_duration_ns(text)
     except ValueError as error:
         raise UsageError(f"--until: {error}", "a record's number and a time in RFC 3339 will do too") from None
     if time_ns < 0:
         raise UsageError(f"--until {text}: is before the process started", f"it started at {rfc3339(start_ns)}")
-    return replace(spec, until_time_ns=time_ns)
+    return replace(asked, until_time_ns=time_ns)
 
 
 def _tell(context: Context, args: argparse.Namespace, process: ProcessRecord, outcome: ReplayEnd) -> int:
-    short = context.runtime.registry.catalogue.short_id(process.id)
+    short = context.target.short_id(process.id)
     reached = "no record" if outcome.last_seq is None else f"record {outcome.last_seq}"
     if outcome.kind == "diverged":
         next_step = (

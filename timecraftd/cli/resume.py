@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from timecraftd.cli.context import Context, tell
-from timecraftd.cli.supervise import Interrupts, attend
+from timecraftd.cli.context import Context
+from timecraftd.cli.target import Resume
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,14 +21,5 @@ def run(args: argparse.Namespace, context: Context) -> int:
     """Resumes; returns the guest's exit code."""
     from timecraftd.running import Streams
 
-    runtime = context.runtime
-    process = runtime.process(args.id)
-    with Interrupts() as interrupts:
-        streams = Streams(None if args.restrict else 0, 1, 2)
-        running = runtime.resume(process, streams, 2 if args.trace else None, trusted=args.trust)
-        if not args.quiet:
-            tell(process.id)
-        for published in running.published:
-            tell(f"published {published}")
-        outcome = attend(context, running, interrupts)
-    return outcome.code
+    streams = Streams(None if args.restrict else 0, 1, 2)
+    return context.target.resume(Resume(args.id, streams, trusted=args.trust, trace=args.trace, quiet=args.quiet))

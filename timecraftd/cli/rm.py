@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import signal
 
 from timecraftd.cli.context import Context
-from timecraftd.model import ProcessState
-
-PATIENCE_S = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,13 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Removes each and prints what was given for it. Objects stay until `prune`."""
-    runtime = context.runtime
-    processes = [(reference, runtime.process(reference)) for reference in args.ids]
+    processes = [(reference, context.target.process(reference)) for reference in args.ids]
     for reference, process in processes:
-        if args.force and process.state is ProcessState.RUNNING:
-            from timecraftd.views import end
-
-            end(runtime, process, signal.SIGKILL, PATIENCE_S)
-        runtime.remove(process)
+        context.target.remove(process, force=args.force)
         print(reference, flush=True)
     return 0

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from timecraftd.cli.context import Context, is_terminal, tell
 from timecraftd.cli.parser import positive_duration_ns, positive_int, positive_size, size, whole_number
-from timecraftd.cli.supervise import RestartPolicy, supervise
+from timecraftd.cli.target import Run
 from timecraftd.config import CHOICES, Config, check_value, host_variable
 from timecraftd.engine.request import NetworkRequest, RunRequest
 from timecraftd.engine.spec import LimitSpec, MountSpec
-from timecraftd.errors import ConfigError, NotFoundError, UsageError
+from timecraftd.errors import ConfigError, NotFoundError, UnsupportedError, UsageError
 from timecraftd.model import is_name
+from timecraftd.supervisor.restarts import RestartPolicy, parse_restart
 
 if TYPE_CHECKING:
     from timecraftd.engine.spec import Sockets
-    from timecraftd.running import Running
 
 ENV_FILE_BYTES_MAX = 1 << 20
 MOUNT_MODES = ("rw", "ro", "immutable")
@@ -45,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the process, for later commands")
     parser.add_argument("-q", "--quiet", action="store_true", help="don't print the process id")
     parser.add_argument("-d", "--detach", action="store_true", help="run in the background; print the process id")
-    parser.add_argument("--restart", metavar="POLICY", default="no", help="no, on-failure[:N] or always (default: no)")
+    parser.add_argument(
+        "--restart", metavar="POLICY", help="no, on-failure[:N], always; on a node also resume (default: no)"
+    )
+    parser.add_argument("--isolated", action="store_true", help="on a node: a worker process of its own")
     _add_python(parser)
     _add_world(parser)
     _add_limits(parser)
@@ -55,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_world(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what the guest gets", "nothing is mounted, inherited or reachable by default")
     group.add_argument("-e", "--env", metavar="K=V", action="append", default=[], help="variable; K takes the host's")
+    group.add_argument(
+        "--secret", metavar="K=V", action="append", default=[], help="variable whose value a node shows nobody"
+    )
     group.add_argument("--env-file", metavar="FILE", action="append", default=[], help="variables, a line each")
     group.add_argument(
         "-v",
@@ -145,29 +151,36 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Runs the module; returns the guest's exit code."""
-    policy = parse_restart(args.restart)
-    request = build_request(args, context.config)
+    policy = parse_restart(args.restart or "no", "--restart")
+    target = context.target
+    if not target.node:
+        _check_embedded(args, policy)
+    request = build_request(args, context.config, is_local=target.is_local)
     if args.detach and args.no_record:
         raise UsageError("run: --detach with --no-record would drop the output", "leave out one of them")
     module, request = load(args, request, context)
-    if args.detach:
-        from timecraftd.cli.detach import detach
-
-        return detach(context, module, request, policy)
     from timecraftd.running import Streams
 
+    if args.detach:
+        identity, ports = target.run_detached(Run(module, request, policy, args, Streams()))
+        print(identity)
+        for published in ports:
+            tell(f"published {published}")
+        return 0
     is_typed = args.module == "-" and is_terminal(0)
     stdin = None if args.restrict or (args.module == "-" and not is_typed) else _open_descriptor(0)
     streams = Streams(stdin, _open_descriptor(1), _open_descriptor(2))
+    return target.run(Run(module, request, policy, args, streams, trace=args.trace, quiet=args.quiet))
 
-    def started(running: Running) -> None:
-        if not args.quiet:
-            tell(running.process.id)
-        for published in running.published:
-            tell(f"published {published}")
 
-    trace_fd = 2 if args.trace else None
-    return supervise(context, module, request, streams, trace_fd=trace_fd, policy=policy, started=started)
+def _check_embedded(args: argparse.Namespace, policy: RestartPolicy) -> None:
+    """What only a node can do is refused, not left out silently. Raises UnsupportedError."""
+    if policy.mode == "resume":
+        raise UnsupportedError(
+            "--restart resume: nobody outlives this command to do it", "use on-failure or always, or a node"
+        )
+    if args.secret:
+        raise UnsupportedError("--secret: hides values from those who look at a node", "use --env, or a node")
 
 
 def load(args: argparse.Namespace, request: RunRequest, context: Context) -> tuple[tuple[bytes, str], RunRequest]:
@@ -187,6 +200,11 @@ def load(args: argparse.Namespace, request: RunRequest, context: Context) -> tup
 
         program = python_program(args, None if module is None else module[0])
         if program is not None:
+            if not context.target.is_local:
+                raise UnsupportedError(
+                    "run: a Python program needs directories of this machine, which a remote node doesn't have",
+                    "run it on the node's machine, or without --node",
+                )
             return program.load(request, context)
     assert module is not None, "what is no Python program was read"
     if args.venv or args.requirements:
@@ -194,8 +212,11 @@ def load(args: argparse.Namespace, request: RunRequest, context: Context) -> tup
     return module, request
 
 
-def build_request(args: argparse.Namespace, config: Config) -> RunRequest:
-    """The request that the flags, over the configuration, make. Raises UsageError, ConfigError, NotFoundError."""
+def build_request(args: argparse.Namespace, config: Config, *, is_local: bool = True) -> RunRequest:
+    """The request that the flags, over the configuration, make. Paths are made absolute only if they are of here.
+
+    Raises UsageError, ConfigError, NotFoundError.
+    """
     if args.name is not None and not is_name(args.name):
         raise UsageError(f"--name {args.name!r}: isn't a name", "use letters, digits, '_', '.', '-', at most 63")
     record = config.record
@@ -218,13 +239,15 @@ def build_request(args: argparse.Namespace, config: Config) -> RunRequest:
         tell(f"timecraft: chaos: --seed {seed}")
     return RunRequest(
         args=(os.fsencode(os.path.basename(args.module or "")), *map(os.fsencode, args.args)),
-        env=tuple(os.fsencode(f"{key}={value}") for key, value in read_env(args.env_file, args.env).items()),
-        mounts=tuple(parse_mount(text) for text in args.dir),
+        env=tuple(
+            os.fsencode(f"{key}={value}") for key, value in read_env(args.env_file, [*args.env, *args.secret]).items()
+        ),
+        mounts=tuple(parse_mount(text, is_local=is_local) for text in args.dir),
         function=args.function,
         nans=args.nans,
         sockets=SOCKET_ABIS[args.sockets],
         limits=_limits(args, config),
-        network=_network(args),
+        network=_network(args, is_local=is_local),
         name=args.name or "",
         recorded=not args.no_record,
         block_bytes_max=block_bytes_max,
@@ -235,7 +258,7 @@ def build_request(args: argparse.Namespace, config: Config) -> RunRequest:
     )
 
 
-def _network(args: argparse.Namespace) -> NetworkRequest:
+def _network(args: argparse.Namespace, *, is_local: bool) -> NetworkRequest:
     """Raises PolicyError, UsageError."""
     if not (args.net or args.publish or args.listen or args.dial):
         return NetworkRequest()
@@ -251,11 +274,11 @@ def _network(args: argparse.Namespace) -> NetworkRequest:
         publish=tuple(str(parse_publication(text)) for text in args.publish),
         listen=tuple(args.listen),
         dial=tuple(args.dial),
-        ca_file=os.path.abspath(args.tls_ca) if args.tls_ca else "",
+        ca_file=os.path.abspath(args.tls_ca) if args.tls_ca and is_local else args.tls_ca,
     )
 
 
-def parse_mount(text: str) -> MountSpec:
+def parse_mount(text: str, *, is_local: bool = True) -> MountSpec:
     """A mount from `HOST[:GUEST[:MODE]]`; the guest sees it at the same path if no other is given."""
     parts = text.split(":")
     mode = parts.pop() if len(parts) > 1 and parts[-1] in MOUNT_MODES else "rw"
@@ -265,7 +288,8 @@ def parse_mount(text: str) -> MountSpec:
     if "\0" in text:
         raise UsageError(f"--dir {text!r}: holds a NUL byte")
     try:
-        return MountSpec(os.path.abspath(host), guest, mode != "rw", "" if mode == "immutable" else None)
+        host = os.path.abspath(host) if is_local else host
+        return MountSpec(host, guest, mode != "rw", "" if mode == "immutable" else None)
     except FileNotFoundError:
         raise UsageError(f"--dir {text!r}: the current directory is gone", "give an absolute path") from None
 
@@ -285,18 +309,6 @@ def read_env(files: list[str], pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         _add_variable(variables, pair, f"--env {pair!r}")
     return variables
-
-
-def parse_restart(text: str) -> RestartPolicy:
-    """A policy from `no`, `on-failure[:N]` or `always`. Raises UsageError."""
-    mode, _, count = text.partition(":")
-    if mode == "on-failure" and (text == mode or (count.isascii() and count.isdigit())):
-        return RestartPolicy("on-failure", int(count) if count else None)
-    if text == "always":
-        return RestartPolicy("always")
-    if text == "no":
-        return RestartPolicy()
-    raise UsageError(f"--restart {text!r}: isn't a policy", "use no, on-failure, on-failure:3 or always")
 
 
 def _add_variable(variables: dict[str, str], text: str, where: str) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import signal
 
 from timecraftd.cli.context import Context
 from timecraftd.cli.parser import duration_ns
-from timecraftd.views import end
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Stops each and prints what was given for it."""
-    processes = [(reference, context.runtime.process(reference)) for reference in args.ids]
+    processes = [(reference, context.target.process(reference)) for reference in args.ids]
     for reference, process in processes:
-        end(context.runtime, process, signal.SIGTERM, args.time / 1e9)
+        context.target.stop(process, args.time)
         print(reference, flush=True)
     return 0

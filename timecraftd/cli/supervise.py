@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import FrameType
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from timecraftd.cli.context import Context, tell
 from timecraftd.units import format_duration
 
 if TYPE_CHECKING:
-    from timecraftd.config import RestartConfig
     from timecraftd.engine.request import RunRequest
-    from timecraftd.engine.runtime import Guest, Outcome
+    from timecraftd.engine.runtime import Outcome
+    from timecraftd.model import ProcessRecord
     from timecraftd.running import Running, Streams
+    from timecraftd.supervisor.restarts import RestartPolicy
 
 INTERRUPTS_MAX = 3
 """So many signals end the host at once; the log is recovered later."""
@@ -26,22 +27,11 @@ STALLED_PART = 10
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
-@dataclass(frozen=True, slots=True)
-class RestartPolicy:
-    """When a guest is started again."""
+class Killable(Protocol):
+    """What signals are passed on to."""
 
-    mode: Literal["no", "on-failure", "always"] = "no"
-    retries_max: int | None = None
-
-    def delay_s(self, restarts: int, failed: bool, ran_s: float, config: RestartConfig) -> float | None:
-        """How long to wait before the next start; None for no more. `restarts` counts since the last healthy run."""
-        if self.mode == "no" or (self.mode == "on-failure" and not failed):
-            return None
-        if self.retries_max is not None and restarts >= self.retries_max:
-            return None
-        if ran_s >= config.healthy_s:
-            restarts = 0
-        return min(config.backoff_s_min * 2.0 ** min(restarts, 32), config.backoff_s_max)
+    def kill(self, number: int) -> None:
+        """Ends it as by this signal; may be called from a signal handler."""
 
 
 class Interrupts:
@@ -50,7 +40,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.received: int | None = None
         """The first signal that came."""
-        self._guest: Guest | None = None
+        self._guest: Killable | None = None
         self._kill_file = ""
         self._count = 0
         self._before: dict[int, object] = {}
@@ -80,7 +70,7 @@ class Interrupts:
         for descriptor in self._wakeup:
             os.close(descriptor)
 
-    def attach(self, guest: Guest, kill_file: str = "") -> None:
+    def attach(self, guest: Killable, kill_file: str = "") -> None:
         """Signals go to this guest; one that came already goes at once."""
         self._guest, self._kill_file = guest, kill_file
         if self.received is not None:
@@ -159,21 +149,25 @@ def attend(context: Context, running: Running, interrupts: Interrupts) -> Outcom
         outcome = running.wait()
     finally:
         interrupts.detach()
-    tell_end(context, running.process.module_name, outcome)
-    if outcome.kind == "killed" and running.process.recorded:
-        short = context.runtime.registry.catalogue.short_id(running.process.id)
-        tell(f"replay it with: timecraft replay {short}")
+    tell_run_end(context, running.process, outcome, lambda: context.target.short_id(running.process.id))
+    return outcome
+
+
+def tell_run_end(context: Context, process: ProcessRecord, outcome: HowARunEnded, short_id: Callable[[], str]) -> None:
+    """Says on standard error why a live guest ended, and what it lacked."""
+    name = process.module_name
+    tell_end(context, name, outcome)
+    if outcome.kind == "killed" and process.recorded:
+        tell(f"replay it with: timecraft replay {short_id()}")
     stalled_ns = outcome.stats.get("ring_stalled_ns", 0)
     if stalled_ns >= max(STALLED_NS_MIN, outcome.stats.get("run_ns", 0) // STALLED_PART):
-        name = running.process.module_name
         context.complain(
             f"{name}: the guest waited {format_duration(stalled_ns)} for room in its ring; a larger record.ring_bytes "
             "or a faster disk helps"
         )
     lost = outcome.stats.get("records_lost", 0)
     if lost:
-        context.complain(f"{running.process.module_name}: {lost} records were not recorded; the log ends before them")
-    return outcome
+        context.complain(f"{name}: {lost} records were not recorded; the log ends before them")
 
 
 class HowItEnded(Protocol):
@@ -194,6 +188,14 @@ class HowItEnded(Protocol):
     @property
     def backtrace(self) -> Sequence[str]:
         """Guest frames at a trap, innermost first."""
+
+
+class HowARunEnded(HowItEnded, Protocol):
+    """What is told of the end of a run."""
+
+    @property
+    def stats(self) -> Mapping[str, int]:
+        """Counters."""
 
 
 def tell_end(context: Context, name: str, outcome: HowItEnded) -> None:

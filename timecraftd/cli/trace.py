@@ -10,7 +10,7 @@ from timecraftd.cli.parser import add_format, duration_ns
 from timecraftd.cli.terminal import TerminalFilter
 from timecraftd.errors import UsageError
 from timecraftd.units import parse_duration_ns, parse_time_ns
-from timecraftd.views import Trace, TraceOptions, follower
+from timecraftd.views import TraceOptions
 
 LAYERS = {
     "syscall": "host calls, as strace shows them",
@@ -62,9 +62,8 @@ def run(args: argparse.Namespace, context: Context) -> int:
         port=args.port,
         side=args.side,
     )
-    runtime = context.runtime
-    process = runtime.process(args.id)
-    trace = Trace(runtime, process, options, follower(runtime, process) if args.follow else None)
+    process = context.target.process(args.id)
+    trace = context.target.trace(process, options, follow=args.follow)
     # The traces of traffic are made for terminals.
     harmless = TerminalFilter() if args.layer == "syscall" and is_terminal(1) and not args.raw else None
     try:

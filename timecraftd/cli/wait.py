@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Prints the exit code of each; a process whose host died has none and prints its state."""
-    processes = [context.runtime.process(reference) for reference in args.ids]
+    processes = [context.target.process(reference) for reference in args.ids]
     for process in processes:
-        ended = context.runtime.wait(process)
+        ended = context.target.wait(process)
         print(ended.exit_code if ended.exit_code is not None else ended.state, flush=True)
     return 0

@@ -32,6 +32,10 @@ class Output:
     data: bytes
 
 
+CAUGHT_UP = Output(0, 0, b"")
+"""All that was written up to now has been told."""
+
+
 @dataclass(frozen=True, slots=True)
 class TraceQuery:
     """Which records to show, and how."""
@@ -110,9 +114,14 @@ class Logs:
         return report
 
     def output(self, log_dir: str, wait: Callable[[], bool] = bool) -> Iterator[Output]:
-        """What the guest wrote, in order. At the end of what is there, `wait` says whether there may be more."""
+        """What the guest wrote, in order. At the end of what is there comes `CAUGHT_UP`.
+
+        Then `wait` says whether there may be more.
+        """
         reader: LogReader = self._load().LogReader(log_dir)
         for batch in _batches(lambda: reader.output(OUTPUT_BATCH_BYTES_MAX), wait):
+            if not batch:
+                yield CAUGHT_UP
             for time_ns, stream, data in batch:
                 yield Output(time_ns, stream, data)
 
@@ -177,5 +186,6 @@ def _batches(read: Callable[[], list[_T]], wait: Callable[[], bool]) -> Iterator
         elif not more:
             return
         else:
+            yield []
             # What is written between an empty read and the end of the process must not be missed: read once more.
             more = wait()

@@ -230,10 +230,12 @@ class RunResponse(_message.Message):
 class AttachRequest(_message.Message):
     __slots__ = ("start", "existing", "resume", "stdin", "stdin_eof", "signal", "resize", "with_stdin", "kill_on_disconnect", "trace")
     class Existing(_message.Message):
-        __slots__ = ("id",)
+        __slots__ = ("id", "since")
         ID_FIELD_NUMBER: _ClassVar[int]
+        SINCE_FIELD_NUMBER: _ClassVar[int]
         id: str
-        def __init__(self, id: _Optional[str] = ...) -> None: ...
+        since: _timestamp_pb2.Timestamp
+        def __init__(self, id: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
     class Start(_message.Message):
         __slots__ = ("spec", "idempotency_key")
         SPEC_FIELD_NUMBER: _ClassVar[int]

@@ -246,6 +246,7 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
                     async with asyncio.timeout(wait_s):
                         process = (await self._supervisor.wait(process)).process
                         break
+        self._supervisor.call_off(process)
         return pb.StopResponse(process=self._message(process))
 
     async def Resume(self, request: pb.ResumeRequest, _context: Any) -> pb.ResumeResponse:  # noqa: N802

@@ -7,15 +7,17 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from timecraftd.api import convert
+from timecraftd.api.client import idempotency_key
 from timecraftd.api.v1 import process_pb2
 from timecraftd.cli.context import Context, tell
 from timecraftd.cli.supervise import Interrupts, tell_run_end
 from timecraftd.cli.terminal import write_all
-from timecraftd.errors import NodeError
+from timecraftd.errors import NodeError, TimecraftError
 from timecraftd.model import STATE_OF_END, ProcessId, ProcessRecord, ProcessState
 
 if TYPE_CHECKING:
@@ -141,7 +143,7 @@ class Attachment:
         wanted = process_pb2.ProcessFilter(modules=[before.module])
         client = self._node.client
         changes = client.stream(client.processes.Watch, process_pb2.WatchRequest(filter=wanted))
-        interrupts.attach(_Call(changes.cancel))
+        interrupts.attach(_Call(lambda: self._call_off(before.id, changes.cancel)))
         try:
             for change in changes:
                 process = change.process
@@ -164,12 +166,23 @@ class Attachment:
             changes.cancel()
         return None
 
+    def _call_off(self, process_id: str, cancel: Callable[[], None]) -> None:
+        """A process that is to be started again is so no more. Returns at once."""
+        stop = process_pb2.StopRequest(id=process_id, idempotency_key=idempotency_key())
+
+        def call() -> None:
+            with suppress(TimecraftError):
+                self._node.client.call(self._node.client.processes.Stop, stop)
+            cancel()
+
+        threading.Thread(target=call, daemon=True).start()
+
     def _broken(self, reason: str) -> NodeError:
         if self._process is None:
             return NodeError(reason, "`timecraft ps -a` shows whether it was started")
         identity = self._process.id
         return NodeError(
-            f"{reason}; process {identity} goes on",
+            f"node {self._node.node}: the connection broke; process {identity} goes on",
             f"`timecraft logs -f {identity}` shows what it writes, `timecraft stop {identity}` ends it",
         )
 

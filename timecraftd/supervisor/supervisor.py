@@ -25,6 +25,8 @@ _T = TypeVar("_T")
 Log = Callable[..., None]
 STATS_S = 1.0
 """How long workers have to tell what they use."""
+ENDS_MAX = 1024
+"""Ends that are remembered with what isn't in the catalogue: whether another run follows, backtraces, counters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,10 @@ class Supervisor:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
+        self._ends: dict[str, End] = {}
+        """The newest."""
+        self._called_off: set[str] = set()
+        """Processes that ended and were to be started again, until somebody stopped them."""
         self.workers = WorkerPool(
             runtime.config.home,
             processes_max=config.node.worker_processes_max,
@@ -239,10 +245,17 @@ class Supervisor:
         if live is not None:
             return await asyncio.shield(live.ended)
         # Another host's: its lock tells. A thread that waits for a lock can't be cancelled, so it is asked for instead.
+        process = await self.get(process.id)
         while process.state in (ProcessState.RUNNING, ProcessState.QUEUED):
             await asyncio.sleep(0.1)
             process = await self.get(process.id)
-        return End(process)
+        known = self._ends.get(process.id)
+        return known if known is not None and known.process.epoch == process.epoch else End(process)
+
+    def call_off(self, process: ProcessRecord) -> None:
+        """A process that has ended isn't started again, if it was to be."""
+        if process.id in self._ends and self._ends[process.id].restarts:
+            self._called_off.add(process.id)
 
     async def signal(self, process: ProcessRecord, number: int) -> None:
         """Ends a guest as by a signal. Raises ProcessStateError if it doesn't run."""
@@ -426,7 +439,14 @@ class Supervisor:
             live.stdio.handed_over()  # if it never ran: else its reader would wait for ever
         if not live.begun.done():
             live.begun.set_result(())
-        live.ended.set_result(replace(end, restarts=follows))
+        end = replace(end, restarts=follows)
+        live.ended.set_result(end)
+        self._called_off.discard(record.id)
+        self._ends[record.id] = end
+        if len(self._ends) > ENDS_MAX:
+            oldest = next(iter(self._ends))
+            del self._ends[oldest]
+            self._called_off.discard(oldest)
         self.changes.publish(record)
         self.totals.count(f"ended_{record.state}")
         self._log(
@@ -457,6 +477,10 @@ class Supervisor:
     async def _again(self, submission: Submission, record: ProcessRecord, delay_s: float, *, resumes: bool) -> None:
         await asyncio.sleep(delay_s)
         try:
+            if record.id in self._called_off:
+                self._called_off.discard(record.id)
+                self._journal.settle(record.id)
+                return
             if resumes:
                 await self.resume(record, submission, trust=True)
                 self.totals.count("restarts")

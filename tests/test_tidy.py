@@ -197,7 +197,7 @@ def distribution_of(module: str) -> str:
         "grpc": "grpcio",
     }
     found = (name for prefix, name in others.items() if module == prefix or module.startswith(f"{prefix}."))
-    return next(found, module.split(".")[0])
+    return next(found, module.split(".", maxsplit=1)[0])
 
 
 def invariants() -> list[tuple[str, str]]:

@@ -2,8 +2,8 @@
 
 # It listens in `$TIMECRAFT_HOME/workers`; whoever connects last controls it. What it is asked:
 #   hello                                  -> pid, version, processes: ids
-#   begin process stdio trace + descriptors -> published, pid
-#   resume process trust stdio trace + descriptors -> published, pid, epoch
+#   begin process stdio trace + descriptors -> published, pid, epoch, started_ns
+#   resume process trust stdio trace + descriptors -> the same
 #   kill process signal                    -> sent
 #   replay process token trace verify until_seq until_time_ns other_module + descriptors -> how it ended, when it has
 #   end_replay token                       -> that replay is wanted no more
@@ -156,7 +156,12 @@ class Worker:
         running.guest.begin()
         if self._control is None:
             self._drain_outputs()
-        return {"published": list(running.published), "pid": os.getpid(), "epoch": running.process.epoch}
+        return {
+            "published": list(running.published),
+            "pid": os.getpid(),
+            "epoch": running.process.epoch,
+            "started_ns": running.process.started_ns,
+        }
 
     def _run(self, operation: str, arguments: dict[str, Any], ends: list[int]) -> Running:
         streams = Streams(*ends[:3]) if ends else Streams()

@@ -7,7 +7,6 @@ import os
 import pty
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -293,27 +292,29 @@ def test_starts_without_what_it_does_not_need(timecraft):
     assert done.stdout == "[]\n"
 
 
-def test_timecraftd_says_what_it_can(timecraft):
-    """The daemon comes later, and doesn't pretend."""
-    argv = [timecraft.argv()[0], "-m", "timecraftd"]
-    begun = time.monotonic()
-    done = subprocess.run([*argv, "--config", "x"], capture_output=True, text=True, env=timecraft.env, check=False)
-    assert done.returncode == 125
-    assert "the node daemon comes in a later version" in done.stderr
-    assert "memory_bytes_max" in subprocess.check_output([*argv, "config"], text=True, env=timecraft.env)
-    assert time.monotonic() - begun < 60
+def test_timecraftd_checks_its_configuration(timecraft, tmp_path):
+    """It names the key and what would do; with --check nothing is served, and no state directory is made."""
+    config = tmp_path / "node.toml"
+    argv = [timecraft.argv()[0], "-m", "timecraftd", "--check", "--config", str(config)]
 
+    def check(text: str) -> subprocess.CompletedProcess[str]:
+        config.write_text(text)
+        return subprocess.run(argv, capture_output=True, text=True, env=timecraft.env, check=False)
 
-@pytest.mark.parametrize("force", [(), ("--force",)])
-def test_an_export_never_takes_the_place_of_a_pipe_or_device(timecraft, guests, tmp_path, force):
-    """What is no regular file is written to, with --force too; the same goes for the end of a link."""
-    timecraft("run", "--name", "p", guests / "hello.wat")
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE)
-    assert timecraft("export", "log", "p", "-o", pipe, *force).returncode == 0
-    assert reader.communicate(timeout=30)[0].startswith(b'{"seq":0')
-    assert pipe.is_fifo()
+    good = check("[node]\nprocesses_max = 10\n")
+    assert (good.returncode, good.stdout) == (0, f"{config}: all good\n")
+    assert not timecraft.home.exists()
+    for text, reason in (
+        ("[node]\nplacement = 'anywhere'\n", "node.placement: 'anywhere' isn't one of shared, isolated"),
+        ("[node]\nnothing = 1\n", "node.nothing: no such key"),
+        ("[node]\nsocket_mode = 'rw'\n", "node.socket_mode 'rw': isn't a mode"),
+        ("[node]\nlisten = '0.0.0.0:1'\n", "node.tls_cert_file: is missing"),
+        ("[node]\nsocket = 'none'\n", "node: listens nowhere"),
+        ("[node]\nrestart = 'maybe'\n", "node.restart 'maybe': isn't a policy"),
+    ):
+        bad = check(text)
+        assert bad.returncode == 125
+        assert reason in bad.stderr
 
 
 def test_an_export_through_a_link_keeps_the_link(timecraft, guests, tmp_path):
@@ -422,11 +423,11 @@ def test_bash_completes_ids(timecraft, guests, tmp_path):
 
 
 def test_the_daemons_command_meets_users_alike(timecraft):
-    """No traceback, whatever its output is; what it can't do yet is said."""
+    """No traceback, whatever its output is, and whatever it is given."""
     daemon = [timecraft.argv()[0], "-m", "timecraftd"]
     with open("/dev/full", "wb") as full:
         done = subprocess.run([*daemon, "config"], stdout=full, stderr=subprocess.PIPE, env=timecraft.env, text=True)
     assert (done.returncode, "No space left" in done.stderr) == (125, True), done.stderr
     done = subprocess.run([*daemon, "--config", "x"], capture_output=True, env=timecraft.env, text=True)
-    assert (done.returncode, "the node daemon comes in a later version" in done.stderr) == (125, True)
+    assert (done.returncode, "No such file" in done.stderr) == (125, True)
     assert subprocess.run([*daemon, "version", "--help"], capture_output=True, env=timecraft.env).returncode == 0

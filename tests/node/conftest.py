@@ -153,7 +153,7 @@ class Node:
     def logs(self, reference: str) -> bytes:
         """What a process wrote to its standard output."""
         answers = self.processes.Logs(process_pb2.LogsRequest(id=reference))
-        return b"".join(answer.data for answer in answers if answer.stream == 1)
+        return b"".join(output.data for answer in answers for output in answer.outputs if output.stream == 1)
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:

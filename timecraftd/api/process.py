@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -33,6 +34,8 @@ PAGE_SIZE = 100
 PAGE_SIZE_MAX = 1000
 STDIN_BYTES_MAX = 1 << 20
 LOG_BYTES_MAX = 256 << 10
+OUTPUT_BYTES = 32
+"""What a piece of output takes on the wire beside its data."""
 PATIENCE_S = 10.0
 SIGKILL, SIGTERM = 9, 15
 
@@ -161,10 +164,11 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
         try:
             wanted = first.existing
             since_ns = convert.unix_ns(wanted.since) if wanted.HasField("since") else self._runtime.now_ns()
-            async for piece in self._output(process, follow=True, since_unix_ns=since_ns):
-                data = piece.data
-                if data:
-                    yield pb.AttachResponse(stdout=data) if piece.stream == STDOUT else pb.AttachResponse(stderr=data)
+            async for batch in self._output(process, follow=True, since_unix_ns=since_ns):
+                for stream, pieces in itertools.groupby(batch, lambda piece: piece.stream):
+                    data = b"".join(piece.data for piece in pieces)
+                    if stream in (STDOUT, STDERR):
+                        yield pb.AttachResponse(stdout=data) if stream == STDOUT else pb.AttachResponse(stderr=data)
             yield self._ended(await self._supervisor.wait(process))
         finally:
             pump.cancel()
@@ -276,17 +280,19 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
         info = await asyncio.to_thread(self._runtime.log_info, process)
         yield pb.LogsResponse(start_at=convert.timestamp(info.start_unix_ns))
         since_ns = convert.unix_ns(request.since) if request.HasField("since") else None
-        async for piece in self._output(process, follow=request.follow, since_unix_ns=since_ns):
-            if piece is CAUGHT_UP:
-                yield pb.LogsResponse(caught_up=True)
-            else:
-                yield pb.LogsResponse(time=convert.duration(piece.time_ns), stream=piece.stream, data=piece.data)
+        async for batch in self._output(process, follow=request.follow, since_unix_ns=since_ns):
+            outputs = [
+                pb.LogsResponse.Output(time=convert.duration(each.time_ns), stream=each.stream, data=each.data)
+                for each in batch
+                if each is not CAUGHT_UP
+            ]
+            yield pb.LogsResponse(outputs=outputs, caught_up=batch[-1] is CAUGHT_UP)
 
     # ---- inside
 
-    async def _output(
+    def _output(
         self, process: ProcessRecord, *, follow: bool, since_unix_ns: int | None
-    ) -> AsyncIterator[Output]:
+    ) -> AsyncIterator[list[Output]]:
         """What a log holds of standard streams, in pieces that fit messages, and CAUGHT_UP where that is true."""
 
         def produce(stop: Stop) -> Iterator[Output]:
@@ -297,8 +303,7 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
                 for at in range(0, len(piece.data), LOG_BYTES_MAX):
                     yield Output(piece.time_ns, piece.stream, piece.data[at : at + LOG_BYTES_MAX])
 
-        async for item in from_thread(produce):
-            yield item
+        return from_thread(produce, lambda piece: len(piece.data) + OUTPUT_BYTES)
 
     async def _asked(self, spec: pb.ProcessSpec) -> Asked:
         identity = current.get()

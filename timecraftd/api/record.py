@@ -57,8 +57,9 @@ class RecordService(record_pb2_grpc.RecordServiceServicer):
                 if left <= 0:
                     return
 
-        async for records in from_thread(produce):
-            yield pb.ReadRecordsResponse(records=records)
+        async for pieces in from_thread(produce, lambda piece: sum(map(len, piece))):
+            for records in pieces:
+                yield pb.ReadRecordsResponse(records=records)
 
 
 def _pieces(lines: list[str]) -> Iterator[list[str]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TypeVar
+from contextlib import suppress
+from typing import Generic, TypeVar
 
 from timecraftd.errors import CapacityError
 
 _T = TypeVar("_T")
-AHEAD_MAX = 4
-"""Items that wait for the one who reads."""
+AHEAD_BYTES_MAX = 1 << 20
+"""What waits for the one who reads, before one more item."""
 STREAMS_MAX = 512
 """Threads that read for somebody."""
 POLL_S = 0.1
@@ -38,45 +39,81 @@ class Stop:
         return self._event.wait(seconds)
 
 
-async def from_thread(produce: Callable[[Stop], Iterator[_T]]) -> AsyncIterator[_T]:
-    """What an iterator gives that works in a thread of its own. Raises what it raises, and CapacityError."""
+class _Handover(Generic[_T]):
+    """Items on their way from a thread to a loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, size: Callable[[_T], int]) -> None:
+        self.stop = Stop()
+        self._loop = loop
+        self._size = size
+        self._condition = threading.Condition()
+        self._items: list[_T] = []
+        self._bytes = 0
+        self._over: BaseException | bool = False
+        self._there = asyncio.Event()
+
+    def put(self, item: _T) -> bool:
+        """From the thread; waits for room, and is False if nobody reads any more."""
+        with self._condition:
+            while self._bytes >= AHEAD_BYTES_MAX and not self.stop():
+                self._condition.wait(POLL_S)
+            self._items.append(item)
+            self._bytes += self._size(item)
+        self._wake()
+        return not self.stop()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """From the thread: nothing more comes."""
+        with self._condition:
+            self._over = error or True
+        self._wake()
+
+    async def take(self) -> list[_T]:
+        """Waits for what has come; empty at the end. Raises what the thread ended with."""
+        while True:
+            await self._there.wait()
+            with self._condition:
+                self._there.clear()
+                items, self._items, self._bytes = self._items, [], 0
+                over = self._over
+                self._condition.notify()
+            if items:
+                if over:
+                    self._there.set()
+                return items
+            if isinstance(over, BaseException):
+                raise over
+            if over:
+                return []
+
+    def _wake(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody reads
+            self._loop.call_soon_threadsafe(self._there.set)
+
+
+async def from_thread(produce: Callable[[Stop], Iterator[_T]], size: Callable[[_T], int]) -> AsyncIterator[list[_T]]:
+    """What an iterator gives that works in a thread of its own, as many items at a time as have come.
+
+    `size` tells how many bytes an item holds. Raises what the iterator raises, and CapacityError.
+    """
     if not _room.acquire(blocking=False):
         raise CapacityError(f"node: reads {STREAMS_MAX} logs at one time, which is as many as may", "try again later")
-    loop = asyncio.get_running_loop()
-    items: asyncio.Queue[tuple[str, _T | BaseException | None]] = asyncio.Queue(AHEAD_MAX)
-    stop = Stop()
-
-    def put(kind: str, item: _T | BaseException | None) -> bool:
-        future = asyncio.run_coroutine_threadsafe(items.put((kind, item)), loop)
-        while not stop():
-            try:
-                future.result(POLL_S)
-                return True
-            except TimeoutError:
-                continue
-        future.cancel()
-        return False
+    handover = _Handover(asyncio.get_running_loop(), size)
 
     def work() -> None:
         try:
-            for item in produce(stop):
-                if not put("item", item):
+            for item in produce(handover.stop):
+                if not handover.put(item):
                     return
-            put("end", None)
+            handover.end()
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            put("error", error)
+            handover.end(error)
         finally:
             _room.release()
 
     threading.Thread(target=work, name="timecraft-stream", daemon=True).start()
     try:
-        while True:
-            kind, item = await items.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                assert isinstance(item, BaseException), "it comes with that kind only"
-                raise item
-            yield item  # type: ignore[misc] # it is of the iterator's type
+        while items := await handover.take():
+            yield items
     finally:
-        stop.set()
+        handover.stop.set()

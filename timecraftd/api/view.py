@@ -72,8 +72,9 @@ class ViewService(view_pb2_grpc.ViewServiceServicer):
                 yield from _cut(text)
             notes.extend(trace.notes)
 
-        async for text in from_thread(produce):
-            yield pb.TraceResponse(text=text)
+        async for texts in from_thread(produce, len):
+            for text in texts:
+                yield pb.TraceResponse(text=text)
         yield pb.TraceResponse(notes=notes)
 
     async def Replay(self, request: pb.ReplayRequest, _context: Any) -> AsyncIterator[pb.ReplayResponse]:  # noqa: N802
@@ -149,8 +150,9 @@ class ViewService(view_pb2_grpc.ViewServiceServicer):
             write = exporter(self._runtime, kind, request.id, compress=request.compress)
             yield from _written(write, stop)
 
-        async for data in from_thread(produce):
-            yield pb.ExportResponse(data=data)
+        async for pieces in from_thread(produce, len):
+            for data in pieces:
+                yield pb.ExportResponse(data=data)
 
     async def Import(  # noqa: N802
         self, requests: AsyncIterator[pb.ImportRequest], _context: Any

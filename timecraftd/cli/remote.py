@@ -180,10 +180,10 @@ class NodeTarget:
 
         def pieces() -> Iterator[Output]:
             for response in stream:
+                for each in response.outputs:
+                    yield Output(convert.duration_ns(each.time, "time"), each.stream, each.data)
                 if response.caught_up:
                     yield CAUGHT_UP
-                else:
-                    yield Output(convert.duration_ns(response.time, "time"), response.stream, response.data)
 
         return start_ns, pieces()
 

@@ -46,6 +46,8 @@ class End:
 class Live:
     """A process that is queued or runs."""
 
+    record: ProcessRecord
+    """As it was last told."""
     submission: Submission
     memory_bytes: int
     """Promised."""
@@ -100,9 +102,12 @@ class Supervisor:
         for worker in await self.workers.adopt():
             with contextlib.suppress(WorkerLostError):
                 self.totals.begin(worker.name, (await worker.peer.call("stats"))["totals"])
-            for process in worker.processes:
-                submission = self._journal.get(ProcessId(process)) or Submission(ProcessId(process), RestartPolicy())
-                live = await self._new_live(submission, None)
+            for process in list(worker.processes):
+                record = await self.get(process)
+                if record.state is not ProcessState.RUNNING:
+                    continue  # it has ended since the worker said what it hosts
+                submission = self._journal.get(record.id) or Submission(record.id, RestartPolicy())
+                live = await self._new_live(record, submission, None)
                 live.worker = worker
                 self._admit(process, live)
                 live.begun.set_result(())
@@ -119,7 +124,7 @@ class Supervisor:
             self._journal.delete(submission.process)
             return
         if process.state is ProcessState.QUEUED:
-            live = await self._new_live(submission, None)
+            live = await self._new_live(process, submission, None)
             self._live[process.id] = live
             self._queue.append(process.id)
             self._start_next()
@@ -186,7 +191,7 @@ class Supervisor:
         """
         self._check_open()
         process = await self._do(lambda: self._runtime.admit(module, module_name, request))
-        live = await self._new_live(submission(process.id), stdio, request)
+        live = await self._new_live(process, submission(process.id), stdio, request)
         await self._do(lambda: self._journal.put(live.submission))
         self._live[process.id] = live
         self._idle.clear()
@@ -208,7 +213,7 @@ class Supervisor:
         except BaseException:
             await asyncio.shield(self._discard(process))
             raise
-        return await self.get(process.id), live
+        return live.record, live
 
     async def resume(
         self, process: ProcessRecord, submission: Submission, *, trust: bool, stdio: Stdio | None = None
@@ -217,7 +222,7 @@ class Supervisor:
         self._check_open()
         if process.id in self._live:
             raise ProcessStateError(f"process {process.id}: it runs", "attach to it")
-        live = await self._new_live(submission, stdio)
+        live = await self._new_live(process, submission, stdio)
         live.resumes, live.trust = True, trust
         if not self._has_room(live):
             raise CapacityError(f"node: has no room for process {process.id}", "try again later")
@@ -306,11 +311,14 @@ class Supervisor:
         if self.draining:
             raise CapacityError("node: is draining, and takes no processes", "use another node, or end the drain")
 
-    async def _new_live(self, submission: Submission, stdio: Stdio | None, request: RunRequest | None = None) -> Live:
+    async def _new_live(
+        self, record: ProcessRecord, submission: Submission, stdio: Stdio | None, request: RunRequest | None = None
+    ) -> Live:
         if request is None:
-            request = await self._do(lambda: self._request(submission.process))
+            request = await self._do(lambda: self._request(record))
         loop = asyncio.get_running_loop()
         return Live(
+            record,
             submission,
             min(request.limits.memory_bytes, self._config.node.memory_bytes_reckoned),
             stdio,
@@ -318,8 +326,7 @@ class Supervisor:
             loop.create_future(),
         )
 
-    def _request(self, process: ProcessId) -> RunRequest:
-        record = self._runtime.registry.catalogue.get(process)
+    def _request(self, record: ProcessRecord) -> RunRequest:
         request = decode_config(self._runtime.registry.objects.get(ObjectKind.CONFIG, record.config))
         return replace(request, name=record.name, recorded=record.recorded)
 
@@ -360,7 +367,17 @@ class Supervisor:
         if not live.begun.done():
             live.begun.set_result(tuple(answer["published"]))
         self._log("process started", process=process, worker=worker.name)
-        self._publish(process)
+        live.record = replace(
+            live.record,
+            state=ProcessState.RUNNING,
+            pid=answer["pid"],
+            epoch=answer["epoch"],
+            started_ns=answer["started_ns"],
+            ended_ns=None,
+            exit_code=None,
+            message="",
+        )
+        self.changes.publish(live.record)
 
     async def _discard(self, process: ProcessRecord) -> None:
         self._forget(process.id)
@@ -486,7 +503,7 @@ class Supervisor:
                 self.totals.count("restarts")
                 self._log("process resumed", process=record.id)
                 return
-            request = replace(await self._do(lambda: self._request(record.id)), restart_of=record.id)
+            request = replace(await self._do(lambda: self._request(record)), restart_of=record.id)
             module = await self._do(lambda: self._runtime.registry.catalogue.module(record.module))
             assert module is not None, "a process keeps its module"
             process, _ = await self.submit(
@@ -498,13 +515,6 @@ class Supervisor:
         except TimecraftError as error:
             self._log("restart failed", level="warning", process=record.id, error=str(error))
             self._journal.settle(record.id)
-
-    def _publish(self, process: str) -> None:
-        async def publish() -> None:
-            with contextlib.suppress(NotFoundError):
-                self.changes.publish(await self.get(process))
-
-        self.own(publish())
 
     async def _do(self, work: Callable[[], _T]) -> _T:
         return await asyncio.to_thread(work)

@@ -465,15 +465,20 @@ class LogsRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., follow: _Optional[bool] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class LogsResponse(_message.Message):
-    __slots__ = ("time", "stream", "data", "start_at", "caught_up")
-    TIME_FIELD_NUMBER: _ClassVar[int]
-    STREAM_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("outputs", "start_at", "caught_up")
+    class Output(_message.Message):
+        __slots__ = ("time", "stream", "data")
+        TIME_FIELD_NUMBER: _ClassVar[int]
+        STREAM_FIELD_NUMBER: _ClassVar[int]
+        DATA_FIELD_NUMBER: _ClassVar[int]
+        time: _duration_pb2.Duration
+        stream: int
+        data: bytes
+        def __init__(self, time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     START_AT_FIELD_NUMBER: _ClassVar[int]
     CAUGHT_UP_FIELD_NUMBER: _ClassVar[int]
-    time: _duration_pb2.Duration
-    stream: int
-    data: bytes
+    outputs: _containers.RepeatedCompositeFieldContainer[LogsResponse.Output]
     start_at: _timestamp_pb2.Timestamp
     caught_up: bool
-    def __init__(self, time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream: _Optional[int] = ..., data: _Optional[bytes] = ..., start_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., caught_up: _Optional[bool] = ...) -> None: ...
+    def __init__(self, outputs: _Optional[_Iterable[_Union[LogsResponse.Output, _Mapping]]] = ..., start_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., caught_up: _Optional[bool] = ...) -> None: ...

@@ -110,7 +110,7 @@ class NodeConfig:
     tls_cert_file: str = ""
     tls_key_file: str = ""
     tls_client_ca_file: str = ""
-    """Authorities of the certificates that clients may show (mTLS); empty: clients show tokens."""
+    """Authorities of the certificates that clients must show (mTLS); empty: clients show tokens."""
     identities_file: str = ""
     """TOML file of tokens (hashed), certificates and users with their roles; empty: identities.toml in the state
     directory, if it is there."""

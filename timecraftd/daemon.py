@@ -20,9 +20,9 @@ from timecraftd.api.module import ModuleService
 from timecraftd.api.node import NodeService
 from timecraftd.api.process import ProcessService
 from timecraftd.api.record import RecordService
-from timecraftd.api.server import Server, Services
+from timecraftd.api.server import Certificates, Server, Services
 from timecraftd.api.view import ViewService
-from timecraftd.config import Config
+from timecraftd.config import Config, NodeConfig
 from timecraftd.embedded import Runtime
 from timecraftd.errors import ConfigError, StateBusyError
 from timecraftd.monitor import Monitor
@@ -56,6 +56,7 @@ class Daemon:
         self._runtime = Runtime(config)
         self._loop = asyncio.get_running_loop()
         self._access: NodeAccess | None = None
+        self._server: Server | None = None
         self._systemd = systemd
         self._notifier = Notifier(systemd.address)
 
@@ -154,12 +155,11 @@ class Daemon:
             message_bytes_max=node.message_bytes_max,
             calls_max=node.calls_max,
         )
+        self._server = server
         run_dir.remove("grpc.sock")
         server.listen_inside(inner)
         if node.listen:
-            certificate, key = _read(node.tls_cert_file, "tls_cert_file"), _read(node.tls_key_file, "tls_key_file")
-            client_ca = _read(node.tls_client_ca_file, "tls_client_ca_file") if node.tls_client_ca_file else None
-            port = server.listen_tls(node.listen, certificate=certificate, key=key, client_ca=client_ca)
+            port = server.listen_tls(node.listen, read_certificates(node))
             self._log("listening", address=f"{node.listen.rpartition(':')[0]}:{port}")
         return server, door
 
@@ -192,20 +192,25 @@ class Daemon:
                 await supervisor.signal(await supervisor.get(process), number)
 
     def _on_hangup(self) -> None:
+        self._notifier.reloading()
         try:
             config = self._reload()
+            certificates = read_certificates(self._config.node) if self._config.node.listen else None
             assert self._access is not None, "it serves"
             self._access.reload()
         except ConfigError as error:
             self._log("reload failed, all stays as it was", level="error", error=str(error))
-            return
-        self._log.form = config.node.log_format
-        fixed = sorted(
-            key
-            for key in type(config.node).__slots__
-            if getattr(config.node, key) != getattr(self._config.node, key) and key != "log_format"
-        )
-        self._log("reloaded", needs_restart=",".join(fixed))
+        else:
+            if certificates is not None and self._server is not None:
+                self._server.renew(certificates)
+            self._log.form = config.node.log_format
+            fixed = sorted(
+                key
+                for key in type(config.node).__slots__
+                if getattr(config.node, key) != getattr(self._config.node, key) and key != "log_format"
+            )
+            self._log("reloaded", needs_restart=",".join(fixed))
+        self._notifier.ready()
 
 
 @contextlib.contextmanager
@@ -239,12 +244,36 @@ def check(config: Config) -> None:
         raise ConfigError("node: listens nowhere", "set node.listen, or leave node.socket")
     if node.listen:
         _endpoint(node.listen, "listen")
-        _read(node.tls_cert_file, "tls_cert_file")
-        _read(node.tls_key_file, "tls_key_file")
+        read_certificates(node)
     if node.metrics_listen:
         _endpoint(node.metrics_listen, "metrics_listen")
-    if node.tls_client_ca_file:
-        _read(node.tls_client_ca_file, "tls_client_ca_file")
+
+
+def read_certificates(node: NodeConfig) -> Certificates:
+    """What the TLS listener shows and asks for. Raises ConfigError, also for a key of another certificate."""
+    import ssl
+
+    found = Certificates(
+        _read(node.tls_cert_file, "tls_cert_file"),
+        _read(node.tls_key_file, "tls_key_file"),
+        _read(node.tls_client_ca_file, "tls_client_ca_file") if node.tls_client_ca_file else None,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(node.tls_cert_file, node.tls_key_file, password="")
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(
+            f"node.tls_cert_file {node.tls_cert_file}: doesn't go with {node.tls_key_file}: {error}",
+            "give a certificate and its own key, as PEM without a password",
+        ) from None
+    try:
+        if found.client_ca is not None:
+            context.load_verify_locations(cadata=found.client_ca.decode())
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(
+            f"node.tls_client_ca_file {node.tls_client_ca_file}: {error}", "give certificates of authorities, as PEM"
+        ) from None
+    return found
 
 
 def memory_bytes_max(config: Config) -> int:

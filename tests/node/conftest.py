@@ -41,13 +41,13 @@ class Node:
         self.process: subprocess.Popen[bytes] | None = None
         self.channel: grpc.Channel | None = None
 
-    def start(self) -> Node:
-        """Starts the daemon and waits until it is ready."""
+    def start(self, *wrapper: str, **options: object) -> Node:
+        """Starts the daemon, by a command that executes it if one is given, and waits until it is ready."""
         begun = len(self.told("ready"))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "timecraftd", "--config", str(self.config)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env,
+                [*wrapper, sys.executable, "-m", "timecraftd", "--config", str(self.config)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, **options,
             )  # fmt: skip
         wait_until(lambda: len(self.told("ready")) > begun or self.process.poll() is not None, READY_S)
         assert self.process.poll() is None, self.log.read_text()

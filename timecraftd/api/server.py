@@ -45,6 +45,20 @@ class Services:
     views: ViewService
 
 
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """What a TLS listener shows and asks for, as PEM."""
+
+    certificate: bytes
+    key: bytes
+    client_ca: bytes | None = None
+    """Authorities of the certificates that clients must show; None: clients show none."""
+
+    def of_grpc(self) -> Any:
+        """The same, as gRPC has it."""
+        return grpc.ssl_server_certificate_configuration([(self.key, self.certificate)], self.client_ca)
+
+
 class Server:
     """Serves on gRPC's own socket behind the door, and over TLS if asked."""
 
@@ -70,6 +84,7 @@ class Server:
             maximum_concurrent_rpcs=calls_max,
         )
         self._health = health.aio.HealthServicer()
+        self._renewed: Any = None
         add: list[tuple[Callable[..., None], object]] = [
             (process_pb2_grpc.add_ProcessServiceServicer_to_server, services.processes),
             (module_pb2_grpc.add_ModuleServiceServicer_to_server, services.modules),
@@ -97,15 +112,27 @@ class Server:
         """Listens where only the door comes."""
         self._server.add_insecure_port(f"unix:{path}")
 
-    def listen_tls(self, address: str, *, certificate: bytes, key: bytes, client_ca: bytes | None) -> int:
+    def listen_tls(self, address: str, certificates: Certificates) -> int:
         """Listens for TLS at HOST:PORT; the port. Raises ConfigError."""
-        # With authorities a certificate is asked for, and whoever shows none needs a token: the gate sees to that.
-        credentials = grpc.ssl_server_credentials([(key, certificate)], client_ca, require_client_auth=False)
+        credentials = grpc.dynamic_ssl_server_credentials(
+            certificates.of_grpc(),
+            self._take_renewed,
+            # gRPC in Python can't ask for a certificate without demanding it.
+            require_client_authentication=certificates.client_ca is not None,
+        )
         try:
             port: int = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise ConfigError(f"node.listen {address}: {error}", "choose an address and port that are free") from None
         return port
+
+    def renew(self, certificates: Certificates) -> None:
+        """Later connections get these; whether clients must show certificates stays as it was."""
+        self._renewed = certificates.of_grpc()
+
+    def _take_renewed(self) -> Any:
+        renewed, self._renewed = self._renewed, None
+        return renewed
 
     async def start(self) -> None:
         """Serves from now on."""

@@ -12,7 +12,11 @@ from timecraftd.cli import run_verb
 from timecraftd.cli.context import Context
 from timecraftd.config import Config, load_config
 
-VERBS = {"config": "show the effective configuration", "version": "show versions"}
+VERBS = {
+    "config": "show the effective configuration",
+    "token": "make a bearer token for clients",
+    "version": "show versions",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,14 +25,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str], context: Context) -> int:
-    if arguments and arguments[0] in VERBS:
-        return run_verb("timecraftd", arguments[0], VERBS[arguments[0]], arguments[1:], context)
+    at = 2 if arguments[:1] == ["--config"] else 0
+    if arguments[at : at + 1] and (verb := arguments[at]) in VERBS:
+        if at:
+            os.environ["TIMECRAFT_CONFIG"] = arguments[1]
+        return run_verb("timecraftd", verb, VERBS[verb], arguments[at + 1 :], context)
     from timecraftd.cli.parser import Parser
 
     parser = Parser(
         prog="timecraftd",
         description="The node daemon: takes modules and processes over gRPC, and looks after them (docs/node.md). "
-        "`timecraftd config` shows the effective configuration, `timecraftd version` versions.",
+        "`timecraftd config` shows the effective configuration, `timecraftd token` makes tokens for clients, "
+        "`timecraftd version` shows versions. These take --config before them.",
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file (default: $TIMECRAFT_CONFIG, else the user's)")
     parser.add_argument("--check", action="store_true", help="check the configuration, and serve nothing")

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from timecraftd.errors import LogError, ProcessStateError, TimecraftError
+from timecraftd.errors import LogError, NotFoundError, ObjectDamagedError, ProcessStateError, TimecraftError
+from timecraftd.masking import TraceMask, mask_config
 from timecraftd.model import ObjectInfo, ObjectKind, ProcessRecord, ProcessState
 from timecraftd.recorder.logs import CAUGHT_UP, Output, TraceQuery, TrafficQuery, log_bytes
 from timecraftd.recorder.retention import RetentionPolicy, expired
@@ -117,12 +118,13 @@ def log_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
 
 
 def object_data(runtime: Runtime, info: ObjectInfo) -> dict[str, object]:
-    """A config or a runtime as data."""
+    """A config or a runtime as data, secrets hidden."""
+    value = json.loads(runtime.registry.objects.get(info.kind, info.digest))
     return {
         "id": info.digest,
         "size_bytes": info.size_bytes,
         "created_at": rfc3339(info.modified_ns),
-        "value": json.loads(runtime.registry.objects.get(info.kind, info.digest)),
+        "value": mask_config(value) if info.kind is ObjectKind.CONFIG else value,
     }
 
 
@@ -214,7 +216,7 @@ def _tree(runtime: Runtime, info: ObjectInfo) -> dict[str, object]:
 def _process(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
     data = process_data(sized(runtime, process))
     try:
-        config = json.loads(runtime.registry.objects.get(ObjectKind.CONFIG, process.config))
+        config = mask_config(json.loads(runtime.registry.objects.get(ObjectKind.CONFIG, process.config)))
         data |= {name: config[name] for name in ("args", "env", "mounts", "function", "limits", "chaos")}
         data["network"] = network_data(runtime, process, config.get("network", {}))
     except TimecraftError as error:
@@ -353,7 +355,9 @@ class Trace:
             calls=options.calls,
         )
         trees = self._runtime.trees_of(self._process)
-        for lines in self._runtime.logs.trace(self._log_dir, query, self._follow or bool, trees):
+        mask = TraceMask(secrets_of(self._runtime, self._process))
+        for shown in self._runtime.logs.trace(self._log_dir, query, self._follow or bool, trees):
+            lines = [mask.line(line) for line in shown]
             yield _yaml(lines) if options.form == "yaml" else _joined(lines)
 
     @property
@@ -388,6 +392,15 @@ class Trace:
             given=given_sockets(decode_config(config)),
         )
         return Traffic(self._runtime.logs, self._log_dir, query)
+
+
+def secrets_of(runtime: Runtime, process: ProcessRecord) -> tuple[str, ...]:
+    """Names of the variables of a process whose values aren't shown; none if what it was given is lost."""
+    try:
+        config = json.loads(runtime.registry.objects.get(ObjectKind.CONFIG, process.config))
+    except (NotFoundError, ObjectDamagedError):
+        return ()
+    return tuple(config.get("secrets", ()))
 
 
 def _joined(lines: Sequence[str]) -> bytes:

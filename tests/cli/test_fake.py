@@ -112,7 +112,6 @@ def test_a_module_can_not_write_escapes_through_messages(command, tmp_path, capf
         (["profile", "x"], 125, "come in a later version"),
         (["--quiet"], 125, "flags come after the verb"),
         (["run", "--restart", "resume", "x.wasm"], 125, "nobody outlives this command to do it"),
-        (["run", "--secret", "A=b", "x.wasm"], 125, "use --env, or a node"),
         (["node", "info"], 125, "node: none is named; give `timecraft --node ADDRESS`"),
         (["replay", "abc"], 127, "a shortened id has at least 4 characters"),
         (["replay", "beef"], 127, "there is no such process"),

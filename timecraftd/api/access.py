@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from timecraftd.api.identity import Identity, Role
-from timecraftd.errors import AccessError, ConfigError
+from timecraftd.errors import AccessError, ConfigError, UsageError
+from timecraftd.registry.home import state_errors, write_atomically
+from timecraftd.units import rfc3339
 
 FILE_BYTES_MAX = 1 << 20
 TOKEN_CHARS_MAX = 512
@@ -88,6 +90,28 @@ def role_of(text: object) -> Role:
 def hash_of(token: str) -> str:
     """What is kept of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def add_token(path: str, name: str, token: str, role: Role, expires_s: float | None) -> None:
+    """Adds a token's hash to the file, which is made if it isn't there. Raises ConfigError, UsageError, StateError."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"token {name!r}: isn't a name", "use letters, digits, '@', '_', '.', '-'")
+    load_identities(path, required=False)
+    lines = ["[[token]]", f'name = "{name}"', f'sha256 = "{hash_of(token)}"', f'role = "{role.name.lower()}"']
+    if expires_s is not None:
+        lines.append(f"expires = {rfc3339(round(expires_s) * 10**9, 0)}")
+    with state_errors(path):
+        directory = os.path.dirname(os.path.abspath(path))
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        owner = os.stat(directory)  # the daemon's user, if that isn't who adds the token
+        before = ""
+        if os.path.exists(path):
+            owner = os.stat(path)
+            with open(path, encoding="utf-8") as file:
+                before = file.read().rstrip("\n") + "\n\n"
+        write_atomically(path, (before + "\n".join(lines) + "\n").encode())
+        if os.geteuid() == 0:
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 class NodeAccess:

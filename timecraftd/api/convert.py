@@ -178,6 +178,7 @@ def run_request(spec: process_pb2.ProcessSpec, module_name: str, config: Config)
     return RunRequest(
         args=tuple(spec.args) or (os.fsencode(module_name),),
         env=tuple(_variable(each) for each in spec.env),
+        secrets=tuple(sorted({each.name for each in spec.env if each.secret})),
         mounts=tuple(_mount(each) for each in spec.mounts),
         function=spec.function or None,
         nans=_choice(spec.nans, NANS, "spec.nans"),

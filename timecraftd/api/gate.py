@@ -18,6 +18,24 @@ from timecraftd.api.identity import NOBODY, Identity, Role, current
 from timecraftd.errors import AccessError, EngineError, TimecraftError
 from timecraftd.telemetry import request_id
 
+READ = {
+    "ProcessService/Get",
+    "ProcessService/List",
+    "ProcessService/Watch",
+    "ProcessService/Wait",
+    "ProcessService/Logs",
+    "ModuleService/StatUpload",
+    "ModuleService/GetModule",
+    "ModuleService/ListModules",
+    "RecordService/ReadRecords",
+    "ViewService/Trace",
+    "ViewService/Replay",
+    "ViewService/Describe",
+    "ViewService/ListObjects",
+    "NodeService/GetNode",
+    "NodeService/WhoAmI",
+}
+"""Methods of ours that a viewer may call."""
 ROLES = {
     "ProcessService/Run": Role.RUNNER,
     "ProcessService/Attach": Role.RUNNER,
@@ -31,7 +49,7 @@ ROLES = {
     "ViewService/Prune": Role.OPERATOR,
     "NodeService/Drain": Role.OPERATOR,
 }
-"""Methods of ours that a viewer may not call; these are also written to the log with who called them."""
+"""Others of ours, and what they take; these are also written to the log with who called them."""
 OURS = "/timecraft.v1."
 HEALTH = "/grpc.health.v1.Health/"
 REQUEST_ID = "x-request-id"
@@ -126,7 +144,7 @@ class Gate(grpc.aio.ServerInterceptor):
         identity = self._access.identify(context)
         current.set(identity)
         name = method.removeprefix(OURS)
-        needed = ROLES.get(name, Role.VIEWER)
+        needed = role_needed(method)
         if identity.role < needed:
             raise AccessError(
                 f"{name}: {identity.name} is {identity.role.name.lower()}, and it takes {needed.name.lower()}",
@@ -172,6 +190,14 @@ class Gate(grpc.aio.ServerInterceptor):
             raise
         finally:
             self._observer.called(method, code, time.monotonic() - begun)
+
+
+def role_needed(method: str) -> Role:
+    """What it takes to call a method; of ours that nobody decided about, the most."""
+    name = method.removeprefix(OURS)
+    if name in READ or not method.startswith(OURS):
+        return Role.VIEWER
+    return ROLES.get(name, Role.OPERATOR)
 
 
 def _request_id(context: Any) -> str:

@@ -12,9 +12,10 @@ from timecraftd.api.v1 import record_pb2 as pb
 from timecraftd.api.v1 import record_pb2_grpc
 from timecraftd.embedded import Runtime
 from timecraftd.errors import UsageError
+from timecraftd.masking import TraceMask
 from timecraftd.recorder.logs import TraceQuery
 from timecraftd.supervisor.supervisor import Supervisor
-from timecraftd.views import follower
+from timecraftd.views import follower, secrets_of
 
 STRING_BYTES = 32
 STRING_BYTES_MAX = 1 << 20
@@ -50,9 +51,10 @@ class RecordService(record_pb2_grpc.RecordServiceServicer):
             wait = follower(self._runtime, process, stop.sleep_for) if request.follow else bool
             log_dir = self._runtime.registry.home.log_dir(process.id)
             batches = self._runtime.logs.trace(log_dir, query, wait, self._runtime.trees_of(process))
+            mask = TraceMask(secrets_of(self._runtime, process))
             left = request.records_max or sys.maxsize
             for batch in batches:
-                yield from _pieces(batch[:left])
+                yield from _pieces([mask.line(line) for line in batch[:left]])
                 left -= len(batch)
                 if left <= 0:
                     return

@@ -20,6 +20,7 @@ from timecraftd.api.v1 import view_pb2 as pb
 from timecraftd.api.v1 import view_pb2_grpc
 from timecraftd.embedded import Runtime
 from timecraftd.errors import StateBusyError, TimecraftError, UsageError
+from timecraftd.masking import TraceMask
 from timecraftd.model import ObjectKind
 from timecraftd.recorder.retention import RetentionPolicy
 from timecraftd.registry.home import state_errors
@@ -35,6 +36,7 @@ from timecraftd.views import (
     import_archive,
     listing,
     prune,
+    secrets_of,
 )
 
 PIECE_BYTES_MAX = 1 << 20
@@ -86,6 +88,7 @@ class ViewService(view_pb2_grpc.ViewServiceServicer):
             registry = self._runtime.registry
             other = await asyncio.to_thread(registry.resolve_object, ObjectKind.MODULE, request.other_module)
         worker = await self._supervisor.workers.for_views()
+        mask = TraceMask(await asyncio.to_thread(secrets_of, self._runtime, process))
         stdio = Stdio(trace=request.trace, stdin=False)
         token = secrets.token_hex(8)
         replay = asyncio.ensure_future(
@@ -110,8 +113,10 @@ class ViewService(view_pb2_grpc.ViewServiceServicer):
                     yield pb.ReplayResponse(stdout=data)
                 elif stream == STDERR:
                     yield pb.ReplayResponse(stderr=data)
-                else:
-                    yield pb.ReplayResponse(trace=data)
+                elif shown := mask.feed(data):
+                    yield pb.ReplayResponse(trace=shown)
+            if shown := mask.rest():
+                yield pb.ReplayResponse(trace=shown)
             end = (await replay)["end"]
             yield pb.ReplayResponse(ended=pb.ReplayResponse.Ended(**end))
         finally:

@@ -59,7 +59,7 @@ def _add_world(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what the guest gets", "nothing is mounted, inherited or reachable by default")
     group.add_argument("-e", "--env", metavar="K=V", action="append", default=[], help="variable; K takes the host's")
     group.add_argument(
-        "--secret", metavar="K=V", action="append", default=[], help="variable whose value a node shows nobody"
+        "--secret", metavar="K=V", action="append", default=[], help="variable whose value is shown to nobody"
     )
     group.add_argument("--env-file", metavar="FILE", action="append", default=[], help="variables, a line each")
     group.add_argument(
@@ -154,7 +154,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     policy = parse_restart(args.restart or "no", "--restart")
     target = context.target
     if not target.node:
-        _check_embedded(args, policy)
+        _check_embedded(policy)
     request = build_request(args, context.config, is_local=target.is_local)
     if args.detach and args.no_record:
         raise UsageError("run: --detach with --no-record would drop the output", "leave out one of them")
@@ -173,14 +173,12 @@ def run(args: argparse.Namespace, context: Context) -> int:
     return target.run(Run(module, request, policy, args, streams, trace=args.trace, quiet=args.quiet))
 
 
-def _check_embedded(args: argparse.Namespace, policy: RestartPolicy) -> None:
+def _check_embedded(policy: RestartPolicy) -> None:
     """What only a node can do is refused, not left out silently. Raises UnsupportedError."""
     if policy.mode == "resume":
         raise UnsupportedError(
             "--restart resume: nobody outlives this command to do it", "use on-failure or always, or a node"
         )
-    if args.secret:
-        raise UnsupportedError("--secret: hides values from those who look at a node", "use --env, or a node")
 
 
 def load(args: argparse.Namespace, request: RunRequest, context: Context) -> tuple[tuple[bytes, str], RunRequest]:
@@ -242,6 +240,7 @@ def build_request(args: argparse.Namespace, config: Config, *, is_local: bool = 
         env=tuple(
             os.fsencode(f"{key}={value}") for key, value in read_env(args.env_file, [*args.env, *args.secret]).items()
         ),
+        secrets=tuple(sorted({text.partition("=")[0] for text in args.secret})),
         mounts=tuple(parse_mount(text, is_local=is_local) for text in args.dir),
         function=args.function,
         nans=args.nans,

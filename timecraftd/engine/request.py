@@ -41,6 +41,8 @@ class RunRequest:
     args: tuple[bytes, ...] = ()
     """The first one is the program's name."""
     env: tuple[bytes, ...] = ()
+    secrets: tuple[str, ...] = ()
+    """Names of variables whose values aren't shown."""
     mounts: tuple[MountSpec, ...] = ()
     function: str | None = None
     nans: Nans = "canonical"
@@ -67,8 +69,10 @@ def canonical_json(value: object) -> bytes:
 def encode_config(request: RunRequest) -> bytes:
     """The config object of a run: all that the guest was given. Text that isn't UTF-8 keeps its bytes."""
     limits = request.limits
+    secrets = {"secrets": sorted(request.secrets)} if request.secrets else {}
     return canonical_json(
         {
+            **secrets,
             "version": CONFIG_VERSION,
             "args": [os.fsdecode(arg) for arg in request.args],
             "env": [os.fsdecode(item) for item in request.env],
@@ -107,6 +111,7 @@ def decode_config(data: bytes) -> RunRequest:
         return RunRequest(
             args=tuple(os.fsencode(arg) for arg in value["args"]),
             env=tuple(os.fsencode(item) for item in value["env"]),
+            secrets=tuple(value.get("secrets", ())),
             mounts=tuple(MountSpec(**mount) for mount in value["mounts"]),
             function=value["function"],
             nans=value["nans"],

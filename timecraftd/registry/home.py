@@ -111,8 +111,19 @@ class Home:
         return int(text)
 
     def _create(self) -> None:
-        # Another process may be making it at this moment: its drafts and what it made first are no strangers.
-        known = (".", "VERSION", "objects", "artifacts", "trees", "processes", "collect.lock", _CATALOGUE)
+        # Another process may be making it at this moment: its drafts and what it made first are no strangers. Nor is
+        # the list of who may come, which may be made before the node is ever started.
+        known = (
+            ".",
+            "VERSION",
+            "objects",
+            "artifacts",
+            "trees",
+            "processes",
+            "collect.lock",
+            _CATALOGUE,
+            "identities.toml",
+        )
         strangers = [name for name in os.listdir(self.path) if not name.startswith(known)]
         if strangers:
             raise StateError(

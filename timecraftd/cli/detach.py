@@ -13,11 +13,12 @@ from timecraftd.engine.request import RunRequest
 
 if TYPE_CHECKING:
     from timecraftd.embedded import Running
+    from timecraftd.model import ModuleFile
 
 HANDSHAKE_BYTES_MAX = 1 << 16
 
 
-def detach(context: Context, module: tuple[bytes, str], request: RunRequest, policy: RestartPolicy) -> int:
+def detach(context: Context, module: tuple[bytes | ModuleFile, str], request: RunRequest, policy: RestartPolicy) -> int:
     """Starts the guest in a new session; prints its id once it runs. Errors up to then are raised here."""
     context.close()
     context.forget_runtime()
@@ -42,7 +43,7 @@ def detach(context: Context, module: tuple[bytes, str], request: RunRequest, pol
 
 
 def _host(
-    context: Context, module: tuple[bytes, str], request: RunRequest, policy: RestartPolicy, pipe: int
+    context: Context, module: tuple[bytes | ModuleFile, str], request: RunRequest, policy: RestartPolicy, pipe: int
 ) -> NoReturn:
     code = 125
     try:

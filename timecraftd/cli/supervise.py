@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from timecraftd.embedded import Running, Streams
     from timecraftd.engine.request import RunRequest
     from timecraftd.engine.runtime import Guest, Outcome
+    from timecraftd.model import ModuleFile
 
 INTERRUPTS_MAX = 3
 """So many signals end the host at once; the log is recovered later."""
@@ -51,6 +52,7 @@ class Interrupts:
         self.received: int | None = None
         """The first signal that came."""
         self._guest: Guest | None = None
+        self._interruptible = False
         self._kill_file = ""
         self._count = 0
         self._before: dict[int, object] = {}
@@ -80,9 +82,12 @@ class Interrupts:
         for descriptor in self._wakeup:
             os.close(descriptor)
 
-    def attach(self, guest: Guest, kill_file: str = "") -> None:
-        """Signals go to this guest; one that came already goes at once."""
-        self._guest, self._kill_file = guest, kill_file
+    def attach(self, guest: Guest, kill_file: str = "", *, interruptible: bool = False) -> None:
+        """Signals go to this guest; one that came already goes at once.
+
+        SIGINT interrupts a guest that understands it, and ends it if it hasn't noticed the one before.
+        """
+        self._guest, self._kill_file, self._interruptible = guest, kill_file, interruptible
         if self.received is not None:
             guest.kill(self.received)
 
@@ -99,16 +104,19 @@ class Interrupts:
         return self.received is not None
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
+        from_outside = number in FORWARDED
         if number == signal.SIGUSR2:
             number = self._requested()
             if number == 0:
                 return
-        elif number in FORWARDED:
+        if self.received is None:
+            self.received = number
+        if number == signal.SIGINT and self._interruptible and self._guest is not None and self._guest.interrupt():
+            return
+        if from_outside:
             self._count += 1
             if self._count >= INTERRUPTS_MAX:
                 os._exit(128 + number)
-        if self.received is None:
-            self.received = number
         if self._guest is not None:
             self._guest.kill(number)
 
@@ -121,7 +129,7 @@ class Interrupts:
 
 def supervise(
     context: Context,
-    module: tuple[bytes, str],
+    module: tuple[bytes | ModuleFile, str],
     request: RunRequest,
     streams: Streams,
     *,
@@ -154,7 +162,7 @@ def supervise(
 def attend(context: Context, running: Running, interrupts: Interrupts) -> Outcome:
     """Waits for a live guest's end and tells of it."""
     kill_file = context.runtime.kill_file(running.process)
-    interrupts.attach(running.guest, kill_file)
+    interrupts.attach(running.guest, kill_file, interruptible=running.interruptible)
     try:
         outcome = running.wait()
     finally:

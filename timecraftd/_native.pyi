@@ -188,8 +188,10 @@ class Guest:
     def kill(self, signal: int) -> None:
         """Ends the guest within 100 ms, as by a signal (15, 9, 2...). The first reason stands. Idempotent."""
     def interrupt(self) -> bool:
-        """Has a call of the guest that waits fail with `EINTR`, for guests that know what that means. `sched_yield` fails
-        likewise until the guest has noticed. Returns False if it hasn't noticed the last time yet: nothing is done then.
+        """Has a call of the guest that waits fail with `EINTR`, for guests that know what that means.
+
+        `sched_yield` fails likewise until the guest has noticed. Returns False, and does nothing, if it hasn't noticed
+        the last time yet.
         """
     def memory_bytes(self) -> int:
         """Size of linear memory now, bytes."""

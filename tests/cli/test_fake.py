@@ -159,7 +159,7 @@ def test_a_run_that_fails_to_start_leaves_no_process(command, hello, native, run
 
 
 def test_an_interrupt_ends_only_guests_that_do_not_notice_it():
-    """Ctrl-C is shown to a guest that understands it; if it notices nothing, the next one ends it, as any ends others."""
+    """Ctrl-C is shown to a guest that understands it; if it notices nothing, the next one ends it. Others it ends."""
     with Interrupts() as interrupts:
         understands, other = FakeGuest(None, lambda _: None), FakeGuest(None, lambda _: None)
         interrupts.attach(understands, interruptible=True)

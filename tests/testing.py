@@ -66,6 +66,8 @@ class FakeGuest:
         self._outcome = outcome
         self._killed = threading.Event()
         self._ended = ended
+        self.interrupts = 0
+        """Those that it hasn't noticed."""
         if outcome is not None:
             ended(outcome)
 
@@ -83,6 +85,11 @@ class FakeGuest:
             self._outcome = FakeOutcome("killed", 128 + signal, f"killed by signal {signal}")
             self._ended(self._outcome)
             self._killed.set()
+
+    def interrupt(self) -> bool:
+        """Notes one."""
+        self.interrupts += 1
+        return self.interrupts == 1
 
 
 @dataclass
@@ -136,6 +143,7 @@ class FakeNative(ModuleType):
         self.specs: list[Any] = []
         self.fail_run: Exception | None = None
         self.replay_outcome: FakeOutcome | None = None
+        self.compiled: set[str] = set()
         native = self
 
         class LogReader:
@@ -196,6 +204,15 @@ class FakeNative(ModuleType):
     def inspect_module(self, wasm: bytes) -> FakeModuleInfo:
         """What the script says."""
         return FakeModuleInfo(memory_min_bytes=script_of(wasm).get("memory_min_bytes", 65536))
+
+    def is_compiled(self, digest: str, artifact_dir: str, nans: str = "canonical") -> bool:
+        """Whether it was compiled by itself."""
+        return digest in self.compiled
+
+    def compile_module(self, wasm_path: str, digest: str, artifact_dir: str, artifact_bytes_max: int) -> str:
+        """Notes it."""
+        self.compiled.add(digest)
+        return "compiled"
 
     def run(self, spec: Any) -> FakeGuest:
         """Does what the script says."""

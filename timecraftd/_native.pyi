@@ -22,6 +22,7 @@ __all__ = [
     "build_info",
     "compile_module",
     "inspect_module",
+    "is_compiled",
     "log_info",
     "recover_log",
     "replay",
@@ -188,6 +189,12 @@ class Guest:
         """Readable once the guest is over, and `wait` returns at once. The guest's own: don't close it."""
     def kill(self, signal: int) -> None:
         """Ends the guest within 100 ms, as by a signal (15, 9, 2...). The first reason stands. Idempotent."""
+    def interrupt(self) -> bool:
+        """Has a call of the guest that waits fail with `EINTR`, for guests that know what that means.
+
+        `sched_yield` fails likewise until the guest has noticed. Returns False, and does nothing, if it hasn't noticed
+        the last time yet.
+        """
     def memory_bytes(self) -> int:
         """Size of linear memory now, bytes."""
     def stats(self) -> dict[str, int]:
@@ -212,6 +219,9 @@ def compile_module(
     wasm_path: str, digest: str, artifact_dir: str, artifact_bytes_max: int
 ) -> Literal["cached", "compiled", "recompiled"]:
     """Puts the module's machine code into the artifact cache, if it isn't there. Raises ModuleError, EngineError."""
+
+def is_compiled(digest: str, artifact_dir: str, nans: Literal["canonical", "native"] = "canonical") -> bool:
+    """Whether the artifact cache has a module's machine code, sound or not."""
 
 def build_info(nans: Literal["canonical", "native"] = "canonical") -> dict[str, str]:
     """version, profile (debug|release), engine, engine_version, compiler, target, cpu_features, flags, log_format."""

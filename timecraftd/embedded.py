@@ -31,6 +31,7 @@ from timecraftd.errors import (
 from timecraftd.model import (
     STATE_OF_END,
     Digest,
+    ModuleFile,
     ModuleRecord,
     ObjectKind,
     ProcessId,
@@ -67,12 +68,15 @@ class Runtime:
         logs: Logs | None = None,
         now_ns: Callable[[], int] = time.time_ns,
         random_bytes: Callable[[int], bytes] = os.urandom,
+        compiling: Callable[[ModuleRecord | None], None] = lambda _module: None,
     ) -> None:
+        """`compiling` is told of each module that a run begins by compiling."""
         self.config = config
         self.engine = engine or Engine()
         self.logs = logs or Logs()
         self.now_ns = now_ns
         self._random_bytes = random_bytes
+        self._compiling = compiling
 
     @cached_property
     def registry(self) -> Registry:
@@ -87,8 +91,13 @@ class Runtime:
 
     # ---- modules
 
-    def store_module(self, source: bytes, name: str) -> ModuleRecord:
-        """Checks a module, wasm or text format, and puts it into the registry. Raises ModuleError."""
+    def store_module(self, source: bytes | ModuleFile, name: str) -> ModuleRecord:
+        """Checks a module, wasm or text format, and puts it into the registry. Raises ModuleError, NotFoundError."""
+        if isinstance(source, ModuleFile):
+            known = self.registry.catalogue.module(source.digest)
+            if known is not None and self.registry.objects.holds(ObjectKind.MODULE, known.digest, known.size_bytes):
+                return known  # the engine compares the digest before it compiles what is stored
+            source, _ = read_module(source.path)
         if source.startswith(b"\0asm"):
             known = self.registry.catalogue.module(digest_of(source))
             if known is not None:  # it was checked when it came
@@ -102,10 +111,20 @@ class Runtime:
         self.registry.catalogue.put_module(record)
         return record
 
+    def is_compiled(self, source: ModuleFile) -> bool:
+        """Whether runs of a module begin at once."""
+        return self.engine.is_compiled(self._module_spec(source.digest, RunRequest()))
+
+    def compile(self, source: ModuleFile, name: str) -> None:
+        """Stores a module and compiles it, so that its first run begins at once. Raises ModuleError, NotFoundError."""
+        with self.registry.home.collection_lock(exclusive=False):
+            module = self.store_module(source, name)
+            self.engine.compile(self._module_spec(module.digest, RunRequest()))
+
     # ---- runs
 
     def start(
-        self, source: bytes, source_name: str, request: RunRequest, streams: Streams, trace_fd: int | None
+        self, source: bytes | ModuleFile, source_name: str, request: RunRequest, streams: Streams, trace_fd: int | None
     ) -> Running:
         """Starts a guest, recorded unless the request says otherwise.
 
@@ -182,13 +201,16 @@ class Runtime:
         network = None
         try:
             network = self._network(process, request, resumed=False)
+            spec = self._run_spec(process, request, streams, trace_fd, network)
+            if not self.engine.is_compiled(spec.module):
+                self._compiling(self.registry.catalogue.module(process.module))
             with naming_module(process.module_name):
-                guest = self.engine.run(self._run_spec(process, request, streams, trace_fd, network))
+                guest = self.engine.run(spec)
         except BaseException:
             if network is not None:
                 network.close()
             raise
-        return Running(process, guest, lock, network, self.write_end)
+        return Running(process, guest, lock, network, self.write_end, interruptible=request.interruptible)
 
     def _new_process(
         self, module: ModuleRecord, source_name: str, request: RunRequest, state: ProcessState
@@ -263,7 +285,7 @@ class Runtime:
                 network.close()
             lock.release()
             raise
-        return Running(resumed, guest, lock, network, self.write_end)
+        return Running(resumed, guest, lock, network, self.write_end, interruptible=request.interruptible)
 
     def write_end(self, process: ProcessRecord, outcome: Outcome) -> ProcessRecord:
         """Writes down how a live process ended; the caller holds its lock."""

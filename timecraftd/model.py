@@ -106,6 +106,14 @@ class ModuleRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ModuleFile:
+    """A module in a file that never changes: it is only read if the store lacks it."""
+
+    path: str
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """A stored object, without its bytes."""
 

@@ -59,10 +59,14 @@ class Running:
         lock: ProcessLock,
         network: HostNetwork | None,
         write_end: Callable[[ProcessRecord, Outcome], ProcessRecord],
+        *,
+        interruptible: bool,
     ) -> None:
         """Takes over the process's lock; `write_end` writes down how it ended."""
         self.process = process
         self.guest = guest
+        self.interruptible = interruptible
+        """Whether the guest understands interrupts."""
         self.published = () if network is None else network.published
         """Published ports, with those that were chosen: `[IP:]HOST:GUEST[/udp]`."""
         self._lock = lock

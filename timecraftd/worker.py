@@ -61,6 +61,12 @@ class _Hosted:
     drains: list[int]
     """Ends of the guest's pipes from which its output is taken if nobody else does."""
 
+    def kill(self, number: int) -> None:
+        """Ends the guest as by a signal; SIGINT interrupts one that understands it and has noticed the last one."""
+        guest = self.running.guest
+        if not (number == signal.SIGINT and self.running.interruptible and guest.interrupt()):
+            guest.kill(number)
+
 
 class Worker:
     """Guests of one process of the host."""
@@ -219,7 +225,7 @@ class Worker:
         hosted = self._hosted.get(arguments["process"])
         if hosted is None:
             raise ProcessStateError(f"process {arguments['process']}: doesn't run here", "look at it again")
-        hosted.running.guest.kill(int(arguments["signal"]))
+        hosted.kill(int(arguments["signal"]))
         return {}
 
     async def _stats(self, _arguments: dict[str, Any]) -> dict[str, Any]:
@@ -316,7 +322,7 @@ class Worker:
         for hosted in self._hosted.values():
             number = read_kill_request(self._runtime.kill_file(hosted.running.process))
             if number:
-                hosted.running.guest.kill(number)
+                hosted.kill(number)
 
 
 def counted(running: Running, stats: Mapping[str, int]) -> dict[str, int]:

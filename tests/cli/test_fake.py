@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.testing import FakeOutcome, module
-from timecraftd.errors import ReplayRefusedError, TimecraftError
-from timecraftd.model import ObjectKind
+from tests.testing import FakeGuest, FakeOutcome, module
+from timecraftd.cli.supervise import Interrupts
+from timecraftd.errors import NotFoundError, ReplayRefusedError, TimecraftError
+from timecraftd.model import ModuleFile, ObjectKind
+from timecraftd.registry.objects import digest_of
 
 VERBS = [
     "run",
@@ -157,6 +160,46 @@ def test_a_run_that_fails_to_start_leaves_no_process(command, hello, native, run
     assert command("run", hello) == 125
     assert runtime.processes() == []
     assert os.listdir(runtime.registry.home.processes_dir) == []
+
+
+def test_an_interrupt_ends_only_guests_that_do_not_notice_it():
+    """Ctrl-C is shown to a guest that understands it; if it notices nothing, the next one ends it. Others it ends."""
+    with Interrupts() as interrupts:
+        understands, other = FakeGuest(None, lambda _: None), FakeGuest(None, lambda _: None)
+        interrupts.attach(understands, interruptible=True)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert (understands.interrupts, understands.wait(0)) == (1, None)
+        understands.interrupts = 0
+        os.kill(os.getpid(), signal.SIGINT)
+        assert understands.wait(0) is None
+        os.kill(os.getpid(), signal.SIGINT)
+        assert understands.wait(0).code == 130
+        interrupts.detach()
+    with Interrupts() as interrupts:
+        interrupts.attach(other)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert (other.interrupts, other.wait(0).code) == (0, 130)
+        interrupts.detach()
+
+
+def test_a_module_that_never_changes_is_read_once(runtime, tmp_path, native):
+    """It is known by its digest; it is read again if the store lacks it, or has something else."""
+    wasm = b"\0asm {}"
+    file = tmp_path / "module.wasm"
+    file.write_bytes(wasm)
+    source = ModuleFile(str(file), digest_of(wasm))
+    assert not runtime.is_compiled(source)
+    runtime.compile(source, "m")
+    assert runtime.is_compiled(source)
+    file.unlink()
+    assert runtime.store_module(source, "m").digest == source.digest
+    stored = Path(runtime.registry.objects.path(ObjectKind.MODULE, source.digest))
+    stored.write_bytes(b"cut")
+    with pytest.raises(NotFoundError, match=r"module\.wasm"):
+        runtime.store_module(source, "m")
+    file.write_bytes(wasm)
+    runtime.store_module(source, "m")
+    assert stored.read_bytes() == wasm
 
 
 def test_replay_repeats_output_and_exit_code(command, hello, capfd):

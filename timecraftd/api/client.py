@@ -20,6 +20,7 @@ from timecraftd.errors import (
     UnsupportedError,
     UsageError,
 )
+from timecraftd.model import ModuleFile
 
 # gRPC's core writes what it meets to standard error, which is the guest's; errors come by exceptions too.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -133,15 +134,16 @@ class NodeClient:
         with self.errors(None):
             return Stream(self, method(request, metadata=self._metadata))
 
-    def upload(self, data: bytes, name: str) -> module_pb2.Module:
-        """Brings a module to the node, if it isn't there. Raises ModuleError, and what `call` raises."""
-        digest = hashlib.sha256(data).hexdigest()
+    def upload(self, source: bytes | ModuleFile, name: str) -> module_pb2.Module:
+        """Brings a module to the node, if it isn't there. Raises ModuleError, NotFoundError, and what `call` raises."""
+        digest = source.digest if isinstance(source, ModuleFile) else hashlib.sha256(source).hexdigest()
         for left in reversed(range(UPLOAD_TRIES)):
             stat = self.call(self.modules.StatUpload, module_pb2.StatUploadRequest(digest=digest))
             if stat.HasField("module"):
                 there: module_pb2.Module = stat.module
                 return there
             try:
+                data = _read(source) if isinstance(source, ModuleFile) else source
                 pieces = _pieces(data, stat.offset, digest, name)
                 taken: module_pb2.Module = self.call(self.modules.Upload, pieces, None).module
                 return taken
@@ -237,3 +239,9 @@ def _pem(path: str) -> bytes | None:
 def _reason(details: str) -> str:
     """The end of gRPC's chain of reasons, which is the cause."""
     return details.rpartition(": ")[2] or "nothing answers"
+
+
+def _read(source: ModuleFile) -> bytes:
+    from timecraftd.embedded import read_module
+
+    return read_module(source.path)[0]

@@ -191,6 +191,7 @@ def run_request(spec: process_pb2.ProcessSpec, module_name: str, config: Config)
         log_bytes_max=recording.log_bytes_max or record.log_bytes_max,
         chaos_ratio=spec.chaos_ratio,
         chaos_seed=spec.chaos_seed,
+        interruptible=spec.interruptible,
         **chosen,
     )
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from timecraftd.cli.remote import NodeTarget
     from timecraftd.cli.target import Target
     from timecraftd.embedded import Runtime
+    from timecraftd.model import ModuleRecord
+
+SLOW_MODULE_BYTES = 2 << 20
+"""A module of this size takes about a second to compile."""
 
 
 class Context:
@@ -42,7 +46,7 @@ class Context:
         """The embedded runtime, on the configured state directory."""
         from timecraftd.embedded import Runtime
 
-        return Runtime(self.config)
+        return Runtime(self.config, compiling=tell_compiling)
 
     @cached_property
     def target(self) -> Target:
@@ -114,6 +118,12 @@ def tell(text: str) -> None:
         sys.stderr.flush()
     except OSError:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - else what is left in its buffer fails again at exit
+
+
+def tell_compiling(module: ModuleRecord | None) -> None:
+    """Says on a terminal why a run doesn't begin at once, if that takes more than a moment."""
+    if module is not None and module.size_bytes >= SLOW_MODULE_BYTES and is_terminal(2):
+        tell(f"timecraft: compiling {module.size_bytes >> 20} MiB of WebAssembly, once: it takes some seconds")
 
 
 def is_terminal(descriptor: int) -> bool:

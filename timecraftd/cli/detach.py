@@ -13,13 +13,14 @@ from timecraftd.engine.request import RunRequest
 from timecraftd.supervisor.restarts import RestartPolicy
 
 if TYPE_CHECKING:
+    from timecraftd.model import ModuleFile
     from timecraftd.running import Running
 
 HANDSHAKE_BYTES_MAX = 1 << 16
 
 
 def detach(
-    context: Context, module: tuple[bytes, str], request: RunRequest, policy: RestartPolicy
+    context: Context, module: tuple[bytes | ModuleFile, str], request: RunRequest, policy: RestartPolicy
 ) -> tuple[str, list[str]]:
     """Starts the guest in a new session; its id, and published ports. Errors until it runs are raised here."""
     context.close()
@@ -42,7 +43,7 @@ def detach(
 
 
 def _host(
-    context: Context, module: tuple[bytes, str], request: RunRequest, policy: RestartPolicy, pipe: int
+    context: Context, module: tuple[bytes | ModuleFile, str], request: RunRequest, policy: RestartPolicy, pipe: int
 ) -> NoReturn:
     code = 125
     try:

@@ -9,13 +9,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, cast
 
 from timecraftd.cli.context import Context
 from timecraftd.cli.parser import add_format
 from timecraftd.cli.terminal import print_data, printable
 from timecraftd.config import Config
-from timecraftd.errors import EngineError, TimecraftError
+from timecraftd.errors import EngineError, PythonError, TimecraftError
 from timecraftd.model import ObjectKind
 from timecraftd.units import format_size
 
@@ -54,6 +55,7 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `doctor`."""
+    parser.add_argument("--warm", action="store_true", help="compile the Python interpreter now, not at its first run")
     add_format(parser)
 
 
@@ -71,6 +73,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         ("clock", check_clock),
         ("extension", check_extension),
         ("self test", check_self_test),
+        ("python", partial(check_python, warm=args.warm)),
         *([("node", check_node)] if _names_node(context) else []),
     )
     findings = []
@@ -216,6 +219,22 @@ def check_self_test(context: Context) -> tuple[Level, str]:
     if replayed != recorded:
         raise EngineError(f"self test: the replay wrote {replayed!r}", "report it")
     return "ok", f"recorded and replayed a guest in {(time.monotonic() - begun) * 1000:.0f} ms"
+
+
+def check_python(context: Context, *, warm: bool) -> tuple[Level, str]:
+    """Whether Python programs can be run, and begin at once; `warm` sees to that."""
+    from timecraftd.python import program
+
+    try:
+        package = program.data_package()
+    except PythonError as error:
+        return "ok", error.message + f" ({error.next_step})"
+    interpreter = program.interpreter(package)
+    if warm:
+        context.runtime.compile(interpreter, "python.wasm")
+    if context.runtime.is_compiled(interpreter):
+        return "ok", f"Python {package.VERSION}, compiled"
+    return "ok", f"Python {package.VERSION}, not compiled yet: the first run does it, or `timecraft doctor --warm`"
 
 
 def check_node(context: Context) -> tuple[Level, str]:

@@ -10,8 +10,8 @@ from timecraftd.cli.context import Context, tell
 from timecraftd.engine.request import RunRequest
 from timecraftd.engine.spec import MountSpec
 from timecraftd.errors import UsageError
+from timecraftd.model import ModuleFile
 from timecraftd.python import program as programs
-from timecraftd.python.packages import check_pure, install, site_packages
 from timecraftd.python.program import Mount, Program
 
 ENVIRONMENT = {
@@ -30,7 +30,7 @@ class PythonRun:
     venv: str | None
     requirements: str | None
 
-    def load(self, request: RunRequest, context: Context) -> tuple[tuple[bytes, str], RunRequest]:
+    def load(self, request: RunRequest, context: Context) -> tuple[tuple[bytes | ModuleFile, str], RunRequest]:
         """The interpreter, and the request with all that it needs. Raises PythonError."""
         package = programs.data_package()
         mounts = [Mount(os.path.dirname(package.stdlib()), package.LIBRARY_MOUNT, immutable=True)]
@@ -52,12 +52,13 @@ class PythonRun:
             env=(*(f"{k}={v}".encode() for k, v in environment.items() if k.encode() not in names), *request.env),
             mounts=(*request.mounts, *(_spec(mount) for mount in mounts)),
         )
-        with open(package.module(), "rb") as file:
-            return (file.read(), self.program.name), request
+        return (programs.interpreter(package), self.program.name), request
 
     def _packages(self, context: Context) -> list[Mount]:
         if self.venv is None and self.requirements is None:
             return []
+        from timecraftd.python.packages import check_pure, install, site_packages  # slow to import
+
         cache = os.path.join(context.runtime.registry.home.path, "packages")
         if self.venv is not None:
             folder, flag = site_packages(self.venv), f"--venv {self.venv}"

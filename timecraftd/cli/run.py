@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from timecraftd.cli.context import Context, is_terminal, tell
 from timecraftd.cli.parser import positive_duration_ns, positive_int, positive_size, size, whole_number
@@ -18,6 +18,7 @@ from timecraftd.supervisor.restarts import RestartPolicy, parse_restart
 
 if TYPE_CHECKING:
     from timecraftd.engine.spec import Sockets
+    from timecraftd.model import ModuleFile
 
 ENV_FILE_BYTES_MAX = 1 << 20
 MOUNT_MODES = ("rw", "ro", "immutable")
@@ -181,7 +182,9 @@ def _check_embedded(policy: RestartPolicy) -> None:
         )
 
 
-def load(args: argparse.Namespace, request: RunRequest, context: Context) -> tuple[tuple[bytes, str], RunRequest]:
+def load(
+    args: argparse.Namespace, request: RunRequest, context: Context
+) -> tuple[tuple[bytes | ModuleFile, str], RunRequest]:
     """Module and name, and the request; for a Python program they are the interpreter's.
 
     Raises NotFoundError, ModuleError, PythonError.
@@ -218,7 +221,7 @@ def build_request(args: argparse.Namespace, config: Config, *, is_local: bool = 
     if args.name is not None and not is_name(args.name):
         raise UsageError(f"--name {args.name!r}: isn't a name", "use letters, digits, '_', '.', '-', at most 63")
     record = config.record
-    chosen = {
+    chosen: dict[str, Any] = {
         "compression": args.record_compression or record.compression,
         "output": args.record_output or record.output,
         "on_full": args.on_log_full or record.on_full,

@@ -57,6 +57,7 @@ def process_spec(asked: Run, module: str, *, is_local: bool) -> process_pb2.Proc
         ),
         chaos_ratio=request.chaos_ratio,
         chaos_seed=request.chaos_seed,
+        interruptible=request.interruptible,
         isolated=flags.isolated,
     )
     if flags.restart is not None:

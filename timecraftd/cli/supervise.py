@@ -15,7 +15,7 @@ from timecraftd.units import format_duration
 if TYPE_CHECKING:
     from timecraftd.engine.request import RunRequest
     from timecraftd.engine.runtime import Outcome
-    from timecraftd.model import ProcessRecord
+    from timecraftd.model import ModuleFile, ProcessRecord
     from timecraftd.running import Running, Streams
     from timecraftd.supervisor.restarts import RestartPolicy
 
@@ -41,6 +41,7 @@ class Interrupts:
         self.received: int | None = None
         """The first signal that came."""
         self._guest: Killable | None = None
+        self._interrupt: Callable[[], bool] | None = None
         self._kill_file = ""
         self._count = 0
         self._before: dict[int, object] = {}
@@ -70,9 +71,13 @@ class Interrupts:
         for descriptor in self._wakeup:
             os.close(descriptor)
 
-    def attach(self, guest: Killable, kill_file: str = "") -> None:
-        """Signals go to this guest; one that came already goes at once."""
-        self._guest, self._kill_file = guest, kill_file
+    def attach(self, guest: Killable, kill_file: str = "", interrupt: Callable[[], bool] | None = None) -> None:
+        """Signals go to this guest; one that came already goes at once.
+
+        SIGINT calls `interrupt` for a guest that understands it; that is False if it hasn't noticed the one before,
+        and ends it.
+        """
+        self._guest, self._kill_file, self._interrupt = guest, kill_file, interrupt
         if self.received is not None:
             guest.kill(self.received)
 
@@ -89,16 +94,19 @@ class Interrupts:
         return self.received is not None
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
+        from_outside = number in FORWARDED
         if number == signal.SIGUSR2:
             number = self._requested()
             if number == 0:
                 return
-        elif number in FORWARDED:
+        if self.received is None:
+            self.received = number
+        if number == signal.SIGINT and self._guest is not None and self._interrupt is not None and self._interrupt():
+            return
+        if from_outside:
             self._count += 1
             if self._count >= INTERRUPTS_MAX:
                 os._exit(128 + number)
-        if self.received is None:
-            self.received = number
         if self._guest is not None:
             self._guest.kill(number)
 
@@ -111,7 +119,7 @@ class Interrupts:
 
 def supervise(
     context: Context,
-    module: tuple[bytes, str],
+    module: tuple[bytes | ModuleFile, str],
     request: RunRequest,
     streams: Streams,
     *,
@@ -144,7 +152,7 @@ def supervise(
 def attend(context: Context, running: Running, interrupts: Interrupts) -> Outcome:
     """Waits for a live guest's end and tells of it."""
     kill_file = context.runtime.kill_file(running.process)
-    interrupts.attach(running.guest, kill_file)
+    interrupts.attach(running.guest, kill_file, running.guest.interrupt if running.interruptible else None)
     try:
         outcome = running.wait()
     finally:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from timecraftd.cli.supervise import Interrupts
     from timecraftd.embedded import Runtime
     from timecraftd.engine.request import RunRequest
-    from timecraftd.model import Digest, ProcessId, ProcessRecord
+    from timecraftd.model import Digest, ModuleFile, ProcessId, ProcessRecord
     from timecraftd.recorder.logs import Output
     from timecraftd.recorder.retention import RetentionPolicy
     from timecraftd.running import Running, Streams
@@ -29,7 +29,7 @@ REMOVE_PATIENCE_S = 2.0
 class Run:
     """What `run` is to do."""
 
-    module: tuple[bytes, str]
+    module: tuple[bytes | ModuleFile, str]
     """Bytes and name."""
     request: RunRequest
     policy: RestartPolicy

@@ -59,6 +59,8 @@ class RunRequest:
     chaos_ratio: float = 0.0
     chaos_seed: int = 0
     restart_of: str = ""
+    interruptible: bool = False
+    """Whether the guest understands interrupts: else SIGINT ends it."""
 
 
 def canonical_json(value: object) -> bytes:
@@ -90,6 +92,7 @@ def encode_config(request: RunRequest) -> bytes:
                 "log_bytes_max": request.log_bytes_max,
             },
             "chaos": {"ratio": request.chaos_ratio, "seed": request.chaos_seed},
+            "interruptible": request.interruptible,
         }
     )
 
@@ -125,6 +128,7 @@ def decode_config(data: bytes) -> RunRequest:
             log_bytes_max=value["record"]["log_bytes_max"],
             chaos_ratio=value["chaos"]["ratio"],
             chaos_seed=value["chaos"]["seed"],
+            interruptible=value.get("interruptible", False),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ReplayRefusedError(f"config: isn't what this Timecraft writes ({error!r})") from None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from timecraftd._native import NetworkEvent as NetworkEvent  # noqa: PLC0414
     from timecraftd._native import NetworkPort as NetworkPort  # noqa: PLC0414
     from timecraftd._native import Outcome as Outcome  # noqa: PLC0414
-    from timecraftd.engine.spec import Nans, ReplaySpec, ResumeSpec, RunSpec
+    from timecraftd.engine.spec import ModuleSpec, Nans, ReplaySpec, ResumeSpec, RunSpec
 
 
 class Engine:
@@ -39,6 +39,15 @@ class Engine:
         """Validates and describes a module. Raises ModuleError."""
         info: ModuleInfo = self._native.inspect_module(wasm)
         return info
+
+    def is_compiled(self, module: ModuleSpec) -> bool:
+        """Whether a module's machine code is in its cache; if not, a run begins by compiling it."""
+        found: bool = self._native.is_compiled(module.digest, module.artifact_dir, module.nans)
+        return found
+
+    def compile(self, module: ModuleSpec) -> None:
+        """Puts a module's machine code into its cache. Raises ModuleError, EngineError."""
+        self._native.compile_module(module.path, module.digest, module.artifact_dir, module.artifact_bytes_max)
 
     def network_port(self, ipv4: str | None = None, ipv6: str | None = None) -> NetworkPort:
         """The end of the network that one guest gets, with the guest's own addresses. Raises OSError."""

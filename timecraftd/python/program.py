@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from timecraftd.errors import NotFoundError, PythonError
+from timecraftd.model import Digest, ModuleFile
 
 INTERPRETER = "/usr/bin/python3.11"
 PACKAGES_FOLDER = "/usr/lib/python3.11/site-packages"
@@ -89,3 +90,8 @@ def data_package() -> ModuleType:
         ) from None
     package: ModuleType = timecraft_python_guest
     return package
+
+
+def interpreter(package: ModuleType) -> ModuleFile:
+    """The interpreter that a package has."""
+    return ModuleFile(package.module(), Digest(package.digests()["python.wasm"]))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use sha2::{Digest, Sha256};
 use timecraft_engine::calls::SocketAbi;
 use timecraft_engine::runtime::{
     ArtifactCache, ArtifactSource, Compiler, Ending, Finished, Guest, GuestConfig, Instrument, Limits, ModuleError,
@@ -43,7 +44,7 @@ impl Bench {
         std::fs::write(&path, &wasm).unwrap();
         Ok(GuestConfig {
             wasm: path,
-            digest: format!("{:08x}", crc32c::crc32c(&wasm)),
+            digest: format!("{:x}", Sha256::digest(&wasm)),
             cache: ArtifactCache::new(self.dir.path().join("artifacts"), 1 << 30),
             function: "_start".into(),
             limits: Limits { memory_bytes: 1 << 30, stack_bytes: 1 << 20, cpu_ns: None, wall_ns: None },
@@ -362,4 +363,18 @@ fn host_call_cost() {
     );
     let finished = bench.run(&wat).unwrap();
     println!("host call: {} ns", finished.run_ns / 10_000_000);
+}
+
+#[test]
+fn a_module_that_is_not_what_its_digest_says_is_not_compiled() {
+    let bench = Bench::new();
+    let config = bench.config("(module (func (export \"_start\")))").unwrap();
+    assert!(!config.cache.has(config.compiler, &config.digest));
+    let good = std::fs::read(&config.wasm).unwrap();
+    std::fs::write(&config.wasm, to_wasm(b"(module (func (export \"_start\") unreachable))").unwrap()).unwrap();
+    let refused = Prepared::new(config.clone()).unwrap_err();
+    assert!(matches!(&refused, ModuleError::Damaged(reason) if reason.contains("digest")), "{refused}");
+    std::fs::write(&config.wasm, good).unwrap();
+    Prepared::new(config.clone()).unwrap();
+    assert!(config.cache.has(config.compiler, &config.digest));
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use sha2::{Digest, Sha256};
 use timecraft_engine::calls::SocketAbi;
 use timecraft_engine::host::HostConfig;
 use timecraft_engine::runtime::{ArtifactCache, Compiler, GuestConfig, Limits, to_wasm};
@@ -13,11 +14,12 @@ use timecraft_engine::session::{LogOptions, ResumeConfig, RunConfig, SessionErro
 use timecraft_log::{CALL_START, Head, LogConfig, OnFull};
 
 fn guest(dir: &Path, wat: &str) -> GuestConfig {
-    let wasm = dir.join("module.wasm");
-    std::fs::write(&wasm, to_wasm(wat.as_bytes()).unwrap()).unwrap();
+    let path = dir.join("module.wasm");
+    let wasm = to_wasm(wat.as_bytes()).unwrap();
+    std::fs::write(&path, &wasm).unwrap();
     GuestConfig {
-        wasm,
-        digest: "0".into(),
+        wasm: path,
+        digest: format!("{:x}", Sha256::digest(&wasm)),
         cache: ArtifactCache::new(dir.join("artifacts"), 1 << 20),
         function: "_start".into(),
         limits: Limits { memory_bytes: 1 << 20, stack_bytes: 1 << 20, cpu_ns: None, wall_ns: None },

@@ -52,6 +52,10 @@ impl Guest {
         self.0.kill(signal);
     }
 
+    fn interrupt(&self) -> bool {
+        self.0.interrupt()
+    }
+
     fn memory_bytes(&self) -> u64 {
         self.0.memory_bytes()
     }

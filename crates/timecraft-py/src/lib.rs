@@ -18,7 +18,7 @@ mod _native {
     #[pymodule_export]
     use crate::log::{LogInfo, LogReader, RecoveryReport, log_info, recover_log};
     #[pymodule_export]
-    use crate::module::{ModuleInfo, build_info, compile_module, inspect_module, to_wasm};
+    use crate::module::{ModuleInfo, build_info, compile_module, inspect_module, is_compiled, to_wasm};
     #[pymodule_export]
     use crate::network::{NetworkEvent, NetworkPort};
     #[pymodule_export]

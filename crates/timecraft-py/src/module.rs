@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use timecraft_engine::runtime::{self, ArtifactCache, ArtifactSource, BuildInfo, Nans};
+use timecraft_engine::runtime::{self, ArtifactCache, ArtifactSource, BuildInfo, Compiler, Nans};
 
 use crate::error;
 
@@ -61,6 +61,14 @@ pub(crate) fn compile_module(
     let cache = ArtifactCache::new(artifact_dir, artifact_bytes_max);
     let source = py.detach(|| runtime::compile(&cache, &wasm_path, digest));
     source.map(source_name).map_err(|error| error::module(&error))
+}
+
+#[pyfunction]
+#[pyo3(signature = (digest, artifact_dir, nans="canonical"))]
+#[allow(clippy::needless_pass_by_value)] // as above
+pub(crate) fn is_compiled(digest: &str, artifact_dir: PathBuf, nans: &str) -> PyResult<bool> {
+    let compiler = Compiler { nans: self::nans(nans)?, ..Compiler::default() };
+    Ok(ArtifactCache::new(artifact_dir, 0).has(compiler, digest))
 }
 
 pub(crate) fn source_name(source: ArtifactSource) -> &'static str {

@@ -176,7 +176,7 @@ class Recording(_message.Message):
     def __init__(self, off: _Optional[bool] = ..., compression: _Optional[str] = ..., output: _Optional[str] = ..., on_full: _Optional[str] = ..., block_bytes_max: _Optional[int] = ..., log_bytes_max: _Optional[int] = ...) -> None: ...
 
 class ProcessSpec(_message.Message):
-    __slots__ = ("module", "module_name", "name", "args", "env", "mounts", "function", "nans", "sockets", "limits", "network", "recording", "chaos_ratio", "chaos_seed", "restart", "isolated")
+    __slots__ = ("module", "module_name", "name", "args", "env", "mounts", "function", "nans", "sockets", "limits", "network", "recording", "chaos_ratio", "chaos_seed", "restart", "isolated", "interruptible")
     MODULE_FIELD_NUMBER: _ClassVar[int]
     MODULE_NAME_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -193,6 +193,7 @@ class ProcessSpec(_message.Message):
     CHAOS_SEED_FIELD_NUMBER: _ClassVar[int]
     RESTART_FIELD_NUMBER: _ClassVar[int]
     ISOLATED_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPTIBLE_FIELD_NUMBER: _ClassVar[int]
     module: str
     module_name: str
     name: str
@@ -209,7 +210,8 @@ class ProcessSpec(_message.Message):
     chaos_seed: int
     restart: RestartPolicy
     isolated: bool
-    def __init__(self, module: _Optional[str] = ..., module_name: _Optional[str] = ..., name: _Optional[str] = ..., args: _Optional[_Iterable[bytes]] = ..., env: _Optional[_Iterable[_Union[EnvVar, _Mapping]]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., function: _Optional[str] = ..., nans: _Optional[str] = ..., sockets: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., recording: _Optional[_Union[Recording, _Mapping]] = ..., chaos_ratio: _Optional[float] = ..., chaos_seed: _Optional[int] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., isolated: _Optional[bool] = ...) -> None: ...
+    interruptible: bool
+    def __init__(self, module: _Optional[str] = ..., module_name: _Optional[str] = ..., name: _Optional[str] = ..., args: _Optional[_Iterable[bytes]] = ..., env: _Optional[_Iterable[_Union[EnvVar, _Mapping]]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., function: _Optional[str] = ..., nans: _Optional[str] = ..., sockets: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., recording: _Optional[_Union[Recording, _Mapping]] = ..., chaos_ratio: _Optional[float] = ..., chaos_seed: _Optional[int] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., isolated: _Optional[bool] = ..., interruptible: _Optional[bool] = ...) -> None: ...
 
 class RunRequest(_message.Message):
     __slots__ = ("spec", "idempotency_key")

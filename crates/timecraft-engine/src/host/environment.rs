@@ -3,7 +3,7 @@
 use super::arguments::Arguments;
 use super::{Host, HostError, Outcome, Stop};
 use crate::abi::clockid;
-use crate::{Errno, Halt, Kill, Memory};
+use crate::{Errno, Halt, Kill, KillSwitch, Memory};
 
 /// All arguments together, and all environment variables together, bytes. A guest gets them in one call, which must fit
 /// into one record with what else is in it.
@@ -164,8 +164,11 @@ pub(super) fn proc_raise(args: Arguments<'_>) -> Outcome {
     }
 }
 
-#[allow(clippy::unnecessary_wraps)] // all calls have the one signature that dispatch wants
-pub(super) fn sched_yield() -> Outcome {
+/// Fails with [`Errno::Intr`] if the guest was interrupted since it last called it.
+pub(super) fn sched_yield(kill: &KillSwitch) -> Outcome {
+    if kill.take_interrupt() {
+        return Err(Errno::Intr.into());
+    }
     rustix::thread::sched_yield();
     Ok(())
 }

@@ -243,7 +243,7 @@ impl Host {
             Call::PollOneoff => self.poll_oneoff(args, memory),
             Call::ProcExit => Err(Stop::Halt(Halt::Exit(args.u32(0)))),
             Call::ProcRaise => environment::proc_raise(args),
-            Call::SchedYield => environment::sched_yield(),
+            Call::SchedYield => environment::sched_yield(&self.kill),
             Call::RandomGet => self.random_get(args, memory),
             Call::SockAccept => self.sock_accept(args, memory),
             Call::SockRecv => self.sock_recv(args, memory),

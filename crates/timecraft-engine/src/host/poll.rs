@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno as Os;
 
 use super::arguments::Arguments;
-use super::streams::killed;
+use super::streams::awaited;
 use super::table::{Entry, Kind, Table};
 use super::{Host, Outcome, Stop};
 use crate::abi::{clockid, event, filetype, rights};
@@ -228,7 +228,7 @@ fn poll_once(
     fds.push(PollFd::from_borrowed_fd(kill.descriptor(), PollFlags::IN));
     let timeout = if is_ready { Some(0) } else { timeout };
     let polled = poll(&mut fds, timeout.map(timespec).as_ref());
-    killed(kill)?;
+    awaited(kill)?;
     let count = match polled {
         Ok(count) => count,
         Err(Os::INTR) => return Ok(Polled::Again),

@@ -161,7 +161,7 @@ fn await_ready(fd: BorrowedFd<'_>, interest: PollFlags, nonblock: bool, kill: &K
     let zero = rustix::event::Timespec::default();
     loop {
         let waited = poll(&mut fds, nonblock.then_some(&zero));
-        killed(kill)?;
+        awaited(kill)?;
         match waited {
             Ok(0) if nonblock => return Err(Errno::Again.into()),
             Ok(_) if !fds[0].revents().is_empty() => return Ok(()),
@@ -178,4 +178,10 @@ pub(super) fn killed(kill: &KillSwitch) -> Result<(), Stop> {
         return Err(Stop::Halt(Halt::Killed(kill.reason().unwrap_or(Kill::Signal(9)))));
     }
     Ok(())
+}
+
+/// What becomes of a call that waits: it goes on, or the guest's end was asked for, or it is interrupted.
+pub(super) fn awaited(kill: &KillSwitch) -> Result<(), Stop> {
+    killed(kill)?;
+    if kill.show_interrupt() { Err(Errno::Intr.into()) } else { Ok(()) }
 }

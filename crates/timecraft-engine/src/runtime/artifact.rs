@@ -83,6 +83,11 @@ impl ArtifactCache {
         Ok((module, source))
     }
 
+    /// Whether there is machine code of a module, sound or not.
+    pub fn has(&self, compiler: Compiler, digest: &str) -> bool {
+        self.path(compiler, digest).exists()
+    }
+
     fn path(&self, compiler: Compiler, digest: &str) -> PathBuf {
         let mut hash = Sha256::new();
         hash.update(compiler.key());

@@ -124,7 +124,7 @@ impl Prepared {
         let memory = GuestMemory::default();
         let engine = config.compiler.engine(&memory, config.limits.memory_bytes, config.limits.stack_bytes);
         let (module, source) = config.cache.load(&engine, config.compiler, &config.digest, || {
-            let (wasm, info) = read_module(&config.wasm)?;
+            let (wasm, info) = read_module(&config.wasm, &config.digest)?;
             check(&info, &config)?;
             Ok(wasm)
         })?;
@@ -140,15 +140,20 @@ impl Prepared {
 pub fn compile(cache: &ArtifactCache, wasm: &Path, digest: &str) -> Result<ArtifactSource, ModuleError> {
     let compiler = Compiler::default();
     let engine = compiler.engine(&GuestMemory::default(), u64::MAX, STACK_BYTES_ANY);
-    cache.load(&engine, compiler, digest, || Ok(read_module(wasm)?.0)).map(|(_, source)| source)
+    cache.load(&engine, compiler, digest, || Ok(read_module(wasm, digest)?.0)).map(|(_, source)| source)
 }
 
 /// Compiled code doesn't depend on the size of the stack.
 const STACK_BYTES_ANY: usize = 1 << 20;
 
-/// The wasm bytes of a file, validated: what makes a module unusable is said before seconds go into compiling it.
-fn read_module(path: &Path) -> Result<(Vec<u8>, ModuleInfo), ModuleError> {
-    let source = std::fs::read(path).map_err(|error| ModuleError::Damaged(format!("{}: {error}", path.display())))?;
+/// The wasm bytes of a file, validated: what makes a module unusable is said before seconds go into compiling it. That
+/// they are those of the digest is not checked before: a warm start doesn't need them.
+fn read_module(path: &Path, digest: &str) -> Result<(Vec<u8>, ModuleInfo), ModuleError> {
+    let damaged = |reason: String| ModuleError::Damaged(format!("{}: {reason}", path.display()));
+    let source = std::fs::read(path).map_err(|error| damaged(error.to_string()))?;
+    if hex(&Sha256::digest(&source)) != digest {
+        return Err(damaged("its bytes don't match its digest".into()));
+    }
     let wasm = module::to_wasm(&source)?;
     let info = module::inspect(&wasm)?;
     Ok((wasm, info))
@@ -331,6 +336,11 @@ impl Guest {
     /// Ends the guest within 100 ms; the first reason stands.
     pub fn kill(&self, reason: Kill) {
         self.kill.request(reason);
+    }
+
+    /// Interrupts the guest: see [`KillSwitch`]. False if it hasn't noticed the last time yet.
+    pub fn interrupt(&self) -> bool {
+        self.kill.interrupt()
     }
 
     pub fn counters(&self) -> &Counters {

@@ -150,7 +150,7 @@ impl Watchdog {
                     kill.request(reason);
                     break;
                 }
-                wait(&[kill.descriptor(), woken.as_fd()], deadlines.next());
+                wait(&[kill.end_descriptor(), woken.as_fd()], deadlines.next());
             }
             while !watched.load(Ordering::Acquire) {
                 // StoreNotRunning and OtherInterruptInProgress pass: the next round tries again.

@@ -103,6 +103,11 @@ impl Session {
         self.guest.kill(Kill::Signal(signal));
     }
 
+    /// Has a call of the guest that waits fail with `EINTR`. False if the guest hasn't noticed the last time yet.
+    pub fn interrupt(&self) -> bool {
+        self.guest.interrupt()
+    }
+
     /// Size of linear memory at the last host call, bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.guest.counters().memory_bytes.load(Ordering::Relaxed)

@@ -431,7 +431,7 @@ impl<S: Default> Connections<S> {
         }
         let stage = match Errno::from_raw(errno) {
             Some(Errno::Success | Errno::Isconn) => Stage::Connected,
-            Some(Errno::Inprogress) => Stage::Connecting { ready: false },
+            Some(Errno::Inprogress | Errno::Intr) => Stage::Connecting { ready: false },
             Some(Errno::Already) => return,
             _ => Stage::Open,
         };

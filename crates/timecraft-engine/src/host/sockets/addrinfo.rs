@@ -231,7 +231,7 @@ impl Host {
 
 /// Waits for an answer, or for the guest's end.
 fn wait(ticket: &Ticket, kill: &KillSwitch) -> Result<(), Stop> {
-    let event = kill.descriptor();
+    let event = kill.end_descriptor();
     let mut fds = vec![PollFd::new(&event, PollFlags::IN)];
     fds.extend(ticket.descriptor().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
     match poll(&mut fds, None) {

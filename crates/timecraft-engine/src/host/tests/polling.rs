@@ -169,6 +169,32 @@ fn a_wait_ends_when_data_comes_or_the_guest_is_killed() {
 }
 
 #[test]
+fn an_interrupted_wait_fails_once_and_a_yield_tells_of_it() {
+    let (mut guest, _writer) = with_stdin();
+    let kill = Arc::clone(&guest.kill);
+    let forever = |guest: &mut Guest| {
+        let (ptr, _) = guest.put(&ready(1, event::FD_READ, 0));
+        guest.call(Call::PollOneoff, &[ptr, BUFFER.into(), 1, OUT.into()])
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(kill.interrupt()));
+        assert_eq!(forever(&mut guest), Errno::Intr);
+    });
+    let soon = [clock(2, MONOTONIC, 1, 0)];
+    assert_eq!(poll(&mut guest, &soon).unwrap(), [happened(2, event::CLOCK)]);
+    assert!(!kill.interrupt(), "the guest hasn't asked yet");
+    assert_eq!(guest.call(Call::SchedYield, &[]), Errno::Intr);
+    assert_eq!(guest.call(Call::SchedYield, &[]), Errno::Success);
+    // One that came before the wait fails it as well, and one that a yield has told of doesn't.
+    assert!(kill.interrupt());
+    assert_eq!(forever(&mut guest), Errno::Intr);
+    assert_eq!(guest.call(Call::SchedYield, &[]), Errno::Intr);
+    assert!(kill.interrupt());
+    assert_eq!(guest.call(Call::SchedYield, &[]), Errno::Intr);
+    assert_eq!(poll(&mut guest, &soon).unwrap(), [happened(2, event::CLOCK)]);
+}
+
+#[test]
 fn as_many_subscriptions_as_allowed() {
     let mut guest = Guest::new(HostConfig::default());
     guest.memory.resize(4 << 20, POISON);

@@ -93,6 +93,19 @@ fn a_guest_that_waits_can_be_killed() {
     });
 }
 
+#[test]
+fn a_guest_that_waits_for_input_can_be_interrupted() {
+    let (mut guest, mut writer) = with_stdin();
+    let kill = Arc::clone(&guest.kill);
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(kill.interrupt()));
+        assert_eq!(guest.read(0, 10), Err(Errno::Intr));
+    });
+    writer.write_all(b"x").unwrap();
+    assert_eq!(guest.read(0, 10), Ok(b"x".to_vec()));
+    assert_eq!(guest.call(Call::SchedYield, &[]), Errno::Intr);
+}
+
 /// A terminal's other end, and its name; nothing where the system has no terminals.
 #[allow(unsafe_code)]
 fn pseudo_terminal() -> Option<(OwnedFd, String)> {

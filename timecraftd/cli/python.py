@@ -34,7 +34,7 @@ class PythonRun:
         """The interpreter, and the request with all that it needs. Raises PythonError."""
         package = programs.data_package()
         mounts = [Mount(os.path.dirname(package.stdlib()), package.LIBRARY_MOUNT, immutable=True)]
-        mounts += self._packages(context)
+        mounts += self._packages(package.VERSION, context)
         environment = dict(ENVIRONMENT)
         authorities = _authorities() if request.network.rules else None
         if authorities is not None:
@@ -54,7 +54,7 @@ class PythonRun:
         )
         return (programs.interpreter(package), self.program.name), request
 
-    def _packages(self, context: Context) -> list[Mount]:
+    def _packages(self, version: str, context: Context) -> list[Mount]:
         if self.venv is None and self.requirements is None:
             return []
         from timecraftd.python.packages import check_pure, install, site_packages  # slow to import
@@ -64,7 +64,7 @@ class PythonRun:
             folder, flag = site_packages(self.venv), f"--venv {self.venv}"
         else:
             assert self.requirements is not None, "one of both was given"
-            folder, flag = install(self.requirements, cache, tell), f"--requirements {self.requirements}"
+            folder, flag = install(self.requirements, version, cache, tell), f"--requirements {self.requirements}"
         own = self.program.mounts[0].host if self.program.mounts else None
         check_pure(self.program.source, own, folder, flag, cache)
         return [Mount(folder, programs.PACKAGES_FOLDER, immutable=True)]

@@ -114,6 +114,7 @@ def serve_and_die(cli: Cli, path: Path, random: Random, clients: int, deaths: in
     connection.close()
     stdout, stderr = host.communicate(timeout=TIMEOUT_S)
     assert (host.returncode, stdout) == (0, f"{served} served\n".encode()), stderr
+    assert b"Exception" not in stderr, stderr
     numbers = [number for thread in threads for number in thread.numbers]
     # Nothing that was answered was forgotten, whatever was killed: the count never went back.
     assert len(set(numbers)) == len(numbers)

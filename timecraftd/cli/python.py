@@ -29,13 +29,15 @@ class PythonRun:
     program: Program
     venv: str | None
     requirements: str | None
+    host_tls: bool
+    """Whether the host does TLS for the program's clients."""
 
     def load(self, request: RunRequest, context: Context) -> tuple[tuple[bytes | ModuleFile, str], RunRequest]:
         """The interpreter, and the request with all that it needs. Raises PythonError."""
         package = programs.data_package()
         mounts = [Mount(os.path.dirname(package.stdlib()), package.LIBRARY_MOUNT, immutable=True)]
         mounts += self._packages(package.VERSION, context)
-        environment = dict(ENVIRONMENT)
+        environment = ENVIRONMENT | ({"TIMECRAFT_TLS": "host"} if self.host_tls else {})
         authorities = _authorities() if request.network.rules else None
         if authorities is not None:
             mounts.append(Mount(authorities, CERTIFICATES_FOLDER, immutable=True))
@@ -80,7 +82,7 @@ def python_program(args: argparse.Namespace, stdin: bytes | None) -> PythonRun |
         return None
     if args.venv and args.requirements:
         raise UsageError("run: --venv and --requirements exclude each other", "leave out one of them")
-    return PythonRun(program, args.venv, args.requirements)
+    return PythonRun(program, args.venv, args.requirements, args.tls == "host")
 
 
 def _program(args: argparse.Namespace, stdin: bytes | None) -> Program | None:

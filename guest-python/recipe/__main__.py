@@ -28,7 +28,7 @@ def inputs() -> str:
 
 def input_files() -> Iterator[str]:
     yield from (os.path.join(FOLDER, name) for name in ("sources.toml", "recipe/build.py", "recipe/stdlib.py"))
-    for part in ("patches", "shim"):
+    for part in ("overlay", "patches", "shim"):
         for at, folders, files in os.walk(os.path.join(FOLDER, part)):
             folders.sort()
             yield from (os.path.join(at, name) for name in sorted(files))

@@ -267,6 +267,7 @@ class Builder:
         ours = os.path.join(FOLDER, "patches")
         for name in sorted(os.listdir(ours)):
             self.run("patch", "-p1", "--forward", "-i", os.path.join(ours, name), cwd=folder)
+        shutil.copytree(os.path.join(FOLDER, "overlay"), os.path.join(folder, "Lib"), dirs_exist_ok=True)
         self.configure(
             folder, "--prefix=/usr", "--with-build-python=/usr/bin/python3.11", "--disable-test-modules",
             "--enable-ipv6", "--with-system-expat", "--with-pymalloc", "--without-ensurepip",

@@ -1,14 +1,19 @@
-"""Servers of other makers for guests to talk to: each in a temporary directory, on a free port of the loopback."""
+"""Servers for guests to talk to, most of other makers: each on a free port of the loopback."""
 
 from __future__ import annotations
 
+import http.server
+import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -68,6 +73,42 @@ class Server:
                 self._process.kill()
                 self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Told(http.server.BaseHTTPRequestHandler):
+    """Answers with what it was asked."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body at once
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        answer = json.dumps({"path": self.path, "body": body}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_POST = do_GET  # noqa: N815 - http.server names it
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def web(context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """The port of a server of HTTP, or HTTPS, that tells what it was asked."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Told) as server:
+        if context is not None:
+            # The handshake is for the thread that serves the connection.
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        server.handle_error = lambda *_: None  # clients that didn't like the certificate
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
 
 
 def redis() -> Server:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
-import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -106,34 +103,6 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     cli.close()
 
 
-@pytest.fixture
-def web() -> Iterator[int]:
-    """A server of HTTP on the host's loopback that tells what it was asked."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            answer = json.dumps({"path": self.path, "body": body}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        do_POST = do_GET  # noqa: N815 - http.server names it
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
-
-
 def start(cli: Cli, folder: Path, source: str, *args: object, grant: int | None = None) -> tuple[str, str]:
     """Runs a program with the packages; its process and what it said."""
     path = folder / "app.py"
@@ -154,9 +123,10 @@ def test_templates_yaml_tables_and_sql(cli: Cli, tmp_path: Path):
     assert cli.replay(process).out == out
 
 
-def test_requests_and_httpx(cli: Cli, tmp_path: Path, web: int):
+def test_requests_and_httpx(cli: Cli, tmp_path: Path):
     """Clients of HTTP, waiting and not."""
-    process, out = start(cli, tmp_path, HTTP, f"http://host.internal:{web}/", grant=web)
+    with servers.web() as port:
+        process, out = start(cli, tmp_path, HTTP, f"http://host.internal:{port}/", grant=port)
     first, second, third = out.splitlines()
     assert first == "{'path': '/?q=%C3%B6', 'body': ''} {'path': '/', 'body': '{\"a\": 1}'}"
     assert (second, third) == ("{'path': '/', 'body': ''}", "['/0', '/1', '/2', '/3', '/4']")

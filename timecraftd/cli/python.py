@@ -29,13 +29,15 @@ class PythonRun:
     program: Program
     venv: str | None
     requirements: str | None
+    host_tls: bool
+    """Whether the host does TLS for the program's clients."""
 
     def load(self, request: RunRequest, context: Context) -> tuple[tuple[bytes | ModuleFile, str], RunRequest]:
         """The interpreter, and the request with all that it needs. Raises PythonError."""
         package = programs.data_package()
         mounts = [Mount(os.path.dirname(package.stdlib()), package.LIBRARY_MOUNT, immutable=True)]
-        mounts += self._packages(context)
-        environment = dict(ENVIRONMENT)
+        mounts += self._packages(package.VERSION, context)
+        environment = ENVIRONMENT | ({"TIMECRAFT_TLS": "host"} if self.host_tls else {})
         authorities = _authorities() if request.network.rules else None
         if authorities is not None:
             mounts.append(Mount(authorities, CERTIFICATES_FOLDER, immutable=True))
@@ -54,7 +56,7 @@ class PythonRun:
         )
         return (programs.interpreter(package), self.program.name), request
 
-    def _packages(self, context: Context) -> list[Mount]:
+    def _packages(self, version: str, context: Context) -> list[Mount]:
         if self.venv is None and self.requirements is None:
             return []
         from timecraftd.python.packages import check_pure, install, site_packages  # slow to import
@@ -64,7 +66,7 @@ class PythonRun:
             folder, flag = site_packages(self.venv), f"--venv {self.venv}"
         else:
             assert self.requirements is not None, "one of both was given"
-            folder, flag = install(self.requirements, cache, tell), f"--requirements {self.requirements}"
+            folder, flag = install(self.requirements, version, cache, tell), f"--requirements {self.requirements}"
         own = self.program.mounts[0].host if self.program.mounts else None
         check_pure(self.program.source, own, folder, flag, cache)
         return [Mount(folder, programs.PACKAGES_FOLDER, immutable=True)]
@@ -80,7 +82,7 @@ def python_program(args: argparse.Namespace, stdin: bytes | None) -> PythonRun |
         return None
     if args.venv and args.requirements:
         raise UsageError("run: --venv and --requirements exclude each other", "leave out one of them")
-    return PythonRun(program, args.venv, args.requirements)
+    return PythonRun(program, args.venv, args.requirements, args.tls == "host")
 
 
 def _program(args: argparse.Namespace, stdin: bytes | None) -> Program | None:

@@ -96,6 +96,11 @@ def _add_python(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--requirements", metavar="FILE", help="packages to install with pip, once for each content of the file"
     )
+    group.add_argument(
+        "--tls",
+        choices=("guest", "host"),
+        help="who does the TLS of clients: host leaves clear text in the log, and verifies as --tls-ca says",
+    )
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -208,8 +213,8 @@ def load(
                 )
             return program.load(request, context)
     assert module is not None, "what is no Python program was read"
-    if args.venv or args.requirements:
-        raise UsageError("run: --venv and --requirements are for Python programs", "leave them out")
+    if args.venv or args.requirements or args.tls:
+        raise UsageError("run: --venv, --requirements and --tls are for Python programs", "leave them out")
     return module, request
 
 

@@ -17,6 +17,8 @@ from timecraftd.python.natives import find_natives
 REQUIREMENTS_BYTES_MAX = 1 << 20
 INSTALL_S_MAX = 1800.0
 SHOWN_MAX = 5
+WITHOUT_NATIVES = ("AIOHTTP", "FROZENLIST", "MULTIDICT", "PROPCACHE", "YARL")
+"""Packages that leave out what is native, if they are built from source and told so."""
 _MARK = "complete"
 
 Progress = Callable[[str], None]
@@ -58,10 +60,10 @@ def check_pure(source: str, own: str | None, folder: str, flag: str, cache: str)
     )
 
 
-def install(requirements: str, cache: str, progress: Progress) -> str:
+def install(requirements: str, version: str, cache: str, progress: Progress) -> str:
     """A folder with the packages that a file of requirements asks for, installed once for each content of the file.
 
-    `cache` is a directory of ours. Raises PythonError.
+    `version` is that of the guest's Python, `cache` a directory of ours. Raises PythonError.
     """
     flag = f"--requirements {requirements}"
     try:
@@ -71,7 +73,7 @@ def install(requirements: str, cache: str, progress: Progress) -> str:
         raise PythonError(f"{flag}: {error.strerror}", "give the path of a requirements file") from None
     if len(content) > REQUIREMENTS_BYTES_MAX:
         raise PythonError(f"{flag}: is longer than {REQUIREMENTS_BYTES_MAX} bytes", "split it")
-    folder = os.path.join(cache, hashlib.sha256(content).hexdigest())
+    folder = os.path.join(cache, hashlib.sha256(version.encode() + b"\0" + content).hexdigest())
     if os.path.exists(os.path.join(folder, _MARK)):
         return os.path.join(folder, "packages")
     progress(f"installing the packages of {requirements}")
@@ -79,7 +81,7 @@ def install(requirements: str, cache: str, progress: Progress) -> str:
     draft = tempfile.mkdtemp(prefix="draft-", dir=cache)
     try:
         packages = os.path.join(draft, "packages")
-        _pip(["--target", packages, "--requirement", os.path.abspath(requirements)], flag)
+        _pip(version, ["--target", packages, "--requirement", os.path.abspath(requirements)], flag)
         with open(os.path.join(draft, _MARK), "wb"):
             pass
         if os.path.exists(folder):  # somebody else was faster, or was interrupted long ago
@@ -90,12 +92,9 @@ def install(requirements: str, cache: str, progress: Progress) -> str:
     return os.path.join(folder, "packages")
 
 
-def _pip(arguments: list[str], flag: str) -> None:
-    """Installs what this interpreter could use too: pure packages are the same for all of 3.11's platforms."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    if sys.version_info[:2] != (3, 11):
-        command += ["--python-version", "3.11", "--only-binary", ":all:"]
-    environment = os.environ | {"AIOHTTP_NO_EXTENSIONS": "1", "MULTIDICT_NO_EXTENSIONS": "1", "YARL_NO_EXTENSIONS": "1"}
+def _pip(version: str, arguments: list[str], flag: str) -> None:
+    command = [sys.executable, "-m", "timecraftd.python.pip", version, "install", "--quiet", "--no-compile"]
+    environment = os.environ | {f"{package}_NO_EXTENSIONS": "1" for package in WITHOUT_NATIVES}
     try:
         done = subprocess.run(
             [*command, *arguments], capture_output=True, text=True, timeout=INSTALL_S_MAX, env=environment, check=False

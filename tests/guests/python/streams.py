@@ -1,9 +1,11 @@
 """asyncio on the guest's own loopback: servers, clients, datagrams, executors, timeouts, signals."""
 
 import asyncio
+import contextlib
 import signal
 import socket
 import time
+from collections.abc import Awaitable
 
 CLIENTS = 50
 ECHOES = 20
@@ -62,10 +64,24 @@ async def datagrams(host: str) -> None:
     server.close()
 
 
+async def fail() -> None:
+    raise ValueError
+
+
+async def message(work: Awaitable[object]) -> str:
+    """What the exception says that it raises."""
+    (error,) = await asyncio.gather(work, return_exceptions=True)
+    assert isinstance(error, Exception), error
+    return str(error)
+
+
 async def other_work() -> None:
     loop = asyncio.get_running_loop()
     assert await asyncio.to_thread(sum, [1, 2]) == 3
     assert await loop.run_in_executor(None, str, 4) == "4"
+    # What a job waits for waits for the job.
+    job = asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result())
+    assert (await message(job)).startswith("deadlock")
     found = await loop.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)
     assert [item[4][0] for item in found] == ["127.0.0.1", "::1"]
     try:
@@ -76,11 +92,18 @@ async def other_work() -> None:
     await asyncio.sleep(0)
     task.cancel()
     print((await asyncio.gather(task, return_exceptions=True))[0].__class__.__name__)
-    for call in (asyncio.open_connection("127.0.0.1", 9), asyncio.create_subprocess_exec("ls", stdout=-1)):
-        try:
-            await call
-        except OSError as error:
-            print(error)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await asyncio.Event().wait()
+    try:
+        async with asyncio.TaskGroup() as group:
+            waits = group.create_task(asyncio.sleep(100))
+            group.create_task(fail())
+    except* ValueError:
+        assert waits.cancelled()
+    assert "Connection refused" in await message(asyncio.open_connection("127.0.0.1", 9))
+    for process in (asyncio.create_subprocess_exec("ls", stdout=-1), asyncio.create_subprocess_shell("ls")):
+        assert "wasi does not support processes." in await message(process)
     told = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, told.set)
     signal.raise_signal(signal.SIGTERM)

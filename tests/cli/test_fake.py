@@ -166,7 +166,7 @@ def test_an_interrupt_ends_only_guests_that_do_not_notice_it():
     """Ctrl-C is shown to a guest that understands it; if it notices nothing, the next one ends it. Others it ends."""
     with Interrupts() as interrupts:
         understands, other = FakeGuest(None, lambda _: None), FakeGuest(None, lambda _: None)
-        interrupts.attach(understands, interruptible=True)
+        interrupts.attach(understands, interrupt=understands.interrupt)
         os.kill(os.getpid(), signal.SIGINT)
         assert (understands.interrupts, understands.wait(0)) == (1, None)
         understands.interrupts = 0

@@ -360,7 +360,7 @@ def test_standard_error_without_space(timecraft, guests):
         (("run", "--log-max", "0", "x.wat"), "'0' isn't above zero; see"),
         (("run", ""), "'': there is no such file; give"),
         (("",), "'': there is no such verb; see"),
-        (("--node", "x"), "timecraft: --node: flags come after the verb; see"),
+        (("--nodes", "x"), "timecraft: --nodes: flags come after the verb; see"),
         (("profile", "p"), "come in a later version; README.md"),
     ],
 )

@@ -281,17 +281,18 @@ def output(
     last_ns = info.last_time_ns if process.state is ProcessState.RUNNING and follow is None else None
 
     def pieces() -> Iterator[Output]:
-        told = False
+        begun = new = False
         for piece in runtime.logs.output(runtime.registry.home.log_dir(process.id), follow or bool):
             if last_ns is not None and piece.time_ns > last_ns:
                 break
-            if piece is CAUGHT_UP:
-                if not told:
-                    yield piece
-                told = True
-            elif piece.time_ns >= since_ns:
+            # All that there was when we began counts too: a guest may write so fast that nobody ever catches up.
+            caught_up = piece is CAUGHT_UP
+            if (caught_up and new) or (not begun and (caught_up or piece.time_ns > info.last_time_ns)):
+                yield CAUGHT_UP
+                begun, new = True, False
+            if not caught_up and piece.time_ns >= since_ns:
                 yield piece
-                told = False
+                new = True
 
     return info.start_unix_ns, pieces()
 

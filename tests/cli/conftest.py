@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.node.conftest import Node
 from tests.testing import FakeNative, make_runtime
 from timecraftd.cli import main
 from timecraftd.cli.context import Context
 from timecraftd.embedded import Runtime
 
 GUESTS = Path(__file__).parent.parent / "guests"
+NODE_CONFIG = """[restart]
+backoff_s_min = "1ms"
+"""
 
 
 class Timecraft:
@@ -55,10 +59,25 @@ class Timecraft:
         )
 
 
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node for all tests that run both ways."""
+    node = Node(tmp_path_factory.mktemp("node"), NODE_CONFIG)
+    try:
+        yield node.start()
+    finally:
+        node.close()
+
+
 @pytest.fixture
-def timecraft(tmp_path: Path) -> Timecraft:
-    """The real command."""
-    return Timecraft(tmp_path / "state")
+def timecraft(request: pytest.FixtureRequest, tmp_path: Path) -> Timecraft:
+    """The real command. With the parameter `node` it is for a node, which holds nothing."""
+    command = Timecraft(tmp_path / "state")
+    if getattr(request, "param", "embedded") == "node":
+        daemon: Node = request.getfixturevalue("daemon")
+        daemon.empty()
+        command.env["TIMECRAFT_NODE"] = daemon.socket
+    return command
 
 
 @pytest.fixture

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+BOTH_WAYS = pytest.mark.parametrize("timecraft", ["embedded", "node"], indirect=True)
+"""Against the runtime in the command, and against a node."""
+
 
 def wait_for_start(process: subprocess.Popen[str]) -> str:
     """The id of a run in the background, once the guest runs."""
@@ -18,6 +21,7 @@ def wait_for_start(process: subprocess.Popen[str]) -> str:
     return process.stderr.readline().strip()
 
 
+@BOTH_WAYS
 def test_run_replay_logs(timecraft, guests):
     """A guest's output comes again, from replay and from the record."""
     run = timecraft("run", "--name", "hello", guests / "hello.wat")
@@ -28,12 +32,14 @@ def test_run_replay_logs(timecraft, guests):
     assert "the same to the end" in timecraft("replay", "--verify", "hello").stdout
 
 
+@BOTH_WAYS
 def test_exit_codes(timecraft, guests):
     """The guest's own, and it is replayed too."""
     assert timecraft("run", "--name", "e", guests / "exit_code.wat").returncode == 42
     assert timecraft("replay", "e").returncode == 42
 
 
+@BOTH_WAYS
 def test_trap(timecraft, guests):
     """134 with the reason and frames, live and in replay."""
     run = timecraft("run", "-q", "--name", "t", guests / "div_zero.wat")
@@ -42,6 +48,7 @@ def test_trap(timecraft, guests):
     assert timecraft("replay", "t").returncode == 134
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(
     ("guest", "says"),
     [
@@ -59,6 +66,7 @@ def test_modules_that_can_not_run(timecraft, guests, guest, says):
     assert json.loads(timecraft("ps", "-a", "-o", "json").stdout) == []
 
 
+@BOTH_WAYS
 def test_what_is_no_module(timecraft, tmp_path):
     """Neither wasm nor text."""
     for data in (b"\x7fELF", b"", b"\0asm", b"\0asm\x0d\0\x01\0"):
@@ -69,12 +77,14 @@ def test_what_is_no_module(timecraft, tmp_path):
         assert run.stderr.startswith("timecraft: x.wasm: ")
 
 
+@BOTH_WAYS
 def test_module_from_standard_input(timecraft, guests):
     """`-` reads it."""
     run = timecraft("run", "-q", "-", stdin=(guests / "hello.wat").read_bytes())
     assert (run.returncode, run.stdout) == (0, "hello, world\n")
 
 
+@BOTH_WAYS
 def test_limits(timecraft, guests):
     """137 with the reason, which is recorded."""
     run = timecraft("run", "-q", "--name", "s", "--timeout", "200ms", guests / "spin.wat")
@@ -83,6 +93,7 @@ def test_limits(timecraft, guests):
     assert "Limit (137)" in timecraft("ps", "-a").stdout
 
 
+@BOTH_WAYS
 def test_the_limit_on_sockets_is_kept(timecraft, guests):
     """As what the process was given."""
     assert timecraft("run", "-q", "--name", "few", "--max-sockets", "7", guests / "hello.wat").returncode == 0
@@ -90,6 +101,7 @@ def test_the_limit_on_sockets_is_kept(timecraft, guests):
     assert '"sockets": 7' in json.dumps(limits)
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
 )
@@ -105,6 +117,7 @@ def test_signals_end_the_guest_and_keep_the_log(timecraft, guests, number, code)
     assert (row["state"], row["exit_code"]) == ("killed", code)
 
 
+@BOTH_WAYS
 def test_detached(timecraft, guests):
     """Runs in the background, listed, stopped, waited for, removed."""
     started = timecraft("run", "-d", "--name", "bg", guests / "sleep_forever.wat")
@@ -121,6 +134,7 @@ def test_detached(timecraft, guests):
     assert timecraft("ps", "-aq").stdout == ""
 
 
+@BOTH_WAYS
 def test_detached_kill_is_recorded(timecraft, guests):
     """SIGKILL reaches the guest, not its host: the log has an end."""
     timecraft("run", "-d", "--name", "bg", guests / "spin.wat")
@@ -131,6 +145,7 @@ def test_detached_kill_is_recorded(timecraft, guests):
     assert timecraft("rm", "-f", "bg").returncode == 0
 
 
+@BOTH_WAYS
 def test_detached_errors_are_told(timecraft, guests):
     """As if it hadn't been detached."""
     run = timecraft("run", "-d", guests / "unknown_import.wat")
@@ -166,6 +181,7 @@ def test_two_hosts_can_not_have_one_process(timecraft, guests):
     process.communicate(timeout=20)
 
 
+@BOTH_WAYS
 def test_restarts(timecraft, guests):
     """Each is a process of its own that knows what it replaced."""
     env = {"TIMECRAFT_RESTART_BACKOFF_S_MIN": "1ms"}
@@ -176,6 +192,7 @@ def test_restarts(timecraft, guests):
     assert run.stderr.split() == [row["id"] for row in reversed(rows)]
 
 
+@BOTH_WAYS
 def test_trace(timecraft, guests):
     """The same calls live, in replay and from the record."""
     live = timecraft("run", "-q", "-T", "--name", "t", guests / "hello.wat").stderr
@@ -188,15 +205,17 @@ def test_trace(timecraft, guests):
     assert "fd_write" in [json.loads(line)["call"] for line in lines]
 
 
+@BOTH_WAYS
 def test_an_exported_process_replays_elsewhere(timecraft, guests, tmp_path):
     """One file, another state directory."""
     timecraft("run", "-q", "--name", "x", guests / "hello.wat")
     assert timecraft("export", "process", "x", "-o", tmp_path / "x.tar.gz").returncode == 0
-    other = {"TIMECRAFT_HOME": str(tmp_path / "other")}
+    other = {"TIMECRAFT_HOME": str(tmp_path / "other"), "TIMECRAFT_NODE": "embedded"}
     assert timecraft("import", tmp_path / "x.tar.gz", **other).returncode == 0
     assert timecraft("replay", "x", **other).stdout == "hello, world\n"
 
 
+@BOTH_WAYS
 def test_mounts(timecraft, tmp_path, guests):
     """What is mounted read-only stays as it is, whatever a guest tries; without mounts there is nothing."""
     (tmp_path / "data").mkdir()
@@ -204,6 +223,7 @@ def test_mounts(timecraft, tmp_path, guests):
     assert os.listdir(tmp_path / "data") == []
 
 
+@BOTH_WAYS
 def test_output_on_a_terminal_is_filtered(timecraft, guests):
     """Replay and logs don't let a guest drive the terminal, unless they are told to."""
     timecraft("run", "-q", "--name", "esc", guests / "terminal_escapes.wat")
@@ -234,6 +254,7 @@ def on_terminal(timecraft, *args: object) -> bytes:
     return output
 
 
+@BOTH_WAYS
 def test_a_reader_that_leaves_is_no_error(timecraft, guests):
     """Like `| head`."""
     timecraft("run", "-q", "--name", "x", guests / "hello.wat")
@@ -246,6 +267,7 @@ def test_a_reader_that_leaves_is_no_error(timecraft, guests):
     assert done.stderr == b""
 
 
+@BOTH_WAYS
 def test_follow(timecraft, guests):
     """`logs -f` ends with the process."""
     timecraft("run", "-d", "--name", "f", guests / "spin_output.wat")
@@ -257,6 +279,7 @@ def test_follow(timecraft, guests):
         assert follow.wait(timeout=60) == 0
 
 
+@BOTH_WAYS
 def test_doctor(timecraft):
     """Records and replays a guest of its own."""
     done = timecraft("doctor", "-o", "json")
@@ -274,6 +297,7 @@ def test_state_of_a_newer_version(timecraft, guests):
     assert "has version 9, this Timecraft knows 1; use the newer Timecraft" in done.stderr
 
 
+@BOTH_WAYS
 def test_many_at_once(timecraft, guests):
     """Several hosts share a state directory."""
     processes = [timecraft.start("run", "-q", guests / "hello.wat") for _ in range(6)]
@@ -284,9 +308,9 @@ def test_many_at_once(timecraft, guests):
 def test_starts_without_what_it_does_not_need(timecraft):
     """The path to a run stays short: none of these are imported."""
     code = (
-        "import sys, timecraftd.cli.run, timecraftd.cli.supervise, timecraftd.embedded;"
-        "print([name for name in ('asyncio', 'importlib.metadata', 'tarfile', 'shutil', 'tempfile', 'yaml', 'pathlib',"
-        " 'tomllib', 'subprocess', 'logging', 'timecraftd._native') if name in sys.modules])"
+        "import sys, timecraftd.cli.run, timecraftd.cli.supervise, timecraftd.embedded, timecraftd.cli.contexts;"
+        "print([name for name in ('asyncio', 'grpc', 'importlib.metadata', 'tarfile', 'shutil', 'tempfile', 'yaml',"
+        " 'pathlib', 'tomllib', 'subprocess', 'logging', 'timecraftd._native') if name in sys.modules])"
     )
     done = subprocess.run([timecraft.argv()[0], "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
@@ -317,6 +341,19 @@ def test_timecraftd_checks_its_configuration(timecraft, tmp_path):
         assert reason in bad.stderr
 
 
+@BOTH_WAYS
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_an_export_never_takes_the_place_of_a_pipe_or_device(timecraft, guests, tmp_path, force):
+    """What is no regular file is written to, with --force too; the same goes for the end of a link."""
+    timecraft("run", "--name", "p", guests / "hello.wat")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE)
+    assert timecraft("export", "log", "p", "-o", pipe, *force).returncode == 0
+    assert reader.communicate(timeout=30)[0].startswith(b'{"seq":0')
+    assert pipe.is_fifo()
+
+
 def test_an_export_through_a_link_keeps_the_link(timecraft, guests, tmp_path):
     """The file that it names is replaced."""
     timecraft("run", "--name", "p", guests / "hello.wat")
@@ -338,6 +375,7 @@ def test_standard_output_without_space(timecraft, args):
     assert done.stderr == "timecraft: standard output: No space left on device; write to another place [TC0001]\n"
 
 
+@BOTH_WAYS
 def test_standard_error_without_space(timecraft, guests):
     """The guest runs on: that its id can't be shown is no reason to end it."""
     argv = timecraft.argv("run", guests / "hello.wat")
@@ -361,6 +399,11 @@ def test_standard_error_without_space(timecraft, guests):
         (("run", ""), "'': there is no such file; give"),
         (("",), "'': there is no such verb; see"),
         (("--nodes", "x"), "timecraft: --nodes: flags come after the verb; see"),
+        (("--node",), "timecraft: --node: names nothing; see"),
+        (("--node", "x", "ps"), "node 'x': isn't an address; give HOST:PORT"),
+        (("ps", "--node", "x:70000"), "node 'x:70000': isn't an address; give HOST:PORT"),
+        (("--node", "./x", "--context", "y", "ps"), "are two nodes; leave out one"),
+        (("--context", "y", "ps"), "context 'y': there is no such context; `timecraft context list`"),
         (("profile", "p"), "come in a later version; README.md"),
     ],
 )
@@ -410,6 +453,7 @@ def test_bash_completes(timecraft, guests, words, replies):
     assert done.stdout.split() == replies, done.stderr
 
 
+@BOTH_WAYS
 def test_bash_completes_ids(timecraft, guests, tmp_path):
     """Of the processes that there are."""
     timecraft("run", guests / "hello.wat")

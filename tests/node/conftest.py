@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.e2e.cli import artifacts_folder
 from timecraftd.api.v1 import (
     module_pb2,
     module_pb2_grpc,
@@ -21,6 +22,7 @@ from timecraftd.api.v1 import (
     process_pb2,
     process_pb2_grpc,
     record_pb2_grpc,
+    view_pb2,
     view_pb2_grpc,
 )
 
@@ -34,6 +36,8 @@ class Node:
 
     def __init__(self, directory: Path, config: str = "", env: dict[str, str] | None = None) -> None:
         self.home = directory / "home"
+        self.home.mkdir()
+        (self.home / "artifacts").symlink_to(artifacts_folder())
         self.config = directory / "node.toml"
         self.config.write_text(f'home = "{self.home}"\n[node]\nname = "test"\n{config}')
         self.log = directory / "log"
@@ -51,7 +55,7 @@ class Node:
             )  # fmt: skip
         wait_until(lambda: len(self.told("ready")) > begun or self.process.poll() is not None, READY_S)
         assert self.process.poll() is None, self.log.read_text()
-        self.connect(f"unix:{self.home}/node.sock")
+        self.connect(self.socket)
         return self
 
     def connect(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
@@ -103,6 +107,17 @@ class Node:
             self.process.wait()
         for pid in self.worker_pids():
             os.kill(pid, signal.SIGKILL)
+
+    @property
+    def socket(self) -> str:
+        """Address of the Unix socket."""
+        return f"unix:{self.home}/node.sock"
+
+    def empty(self) -> None:
+        """Removes all processes, and what they needed."""
+        for process in self.processes.List(process_pb2.ListRequest(page_size=1000)).processes:
+            self.processes.Remove(process_pb2.RemoveRequest(id=process.id, force=True), timeout=READY_S)
+        self.views.Prune(view_pb2.PruneRequest(), timeout=READY_S)
 
     # ---- a client
 

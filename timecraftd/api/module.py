@@ -158,8 +158,8 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
 
 def _check(first: pb.UploadRequest) -> None:
     _check_digest(first.digest)
-    if not 0 < first.size_bytes <= MODULE_BYTES_MAX:
-        raise UsageError(f"size_bytes {first.size_bytes}: isn't between 1 and {MODULE_BYTES_MAX}", "correct it")
+    if first.size_bytes > MODULE_BYTES_MAX:
+        raise UsageError(f"size_bytes {first.size_bytes}: is more than {MODULE_BYTES_MAX}", "correct it")
     if len(first.name) > NAME_CHARS_MAX or not first.name.isprintable():
         raise UsageError("name: is too long, or has control characters", f"give one of at most {NAME_CHARS_MAX}")
 

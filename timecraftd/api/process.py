@@ -269,7 +269,8 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
                 await self._supervisor.signal(process, SIGKILL)
             process = (await self._supervisor.wait(process)).process
         if self._supervisor.live(process.id) is not None:
-            raise ProcessStateError(f"process {process.id}: it {process.state}", "stop it first, or use `rm -f`")
+            verb = "is queued" if process.state is ProcessState.QUEUED else "runs"
+            raise ProcessStateError(f"process {process.id}: it {verb}", "stop it first, or use `rm -f`")
         await asyncio.to_thread(self._runtime.remove, process)
         await self._supervisor.forget(process)
         return pb.RemoveResponse()
@@ -286,7 +287,7 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
                 for each in batch
                 if each is not CAUGHT_UP
             ]
-            yield pb.LogsResponse(outputs=outputs, caught_up=batch[-1] is CAUGHT_UP)
+            yield pb.LogsResponse(outputs=outputs, caught_up=CAUGHT_UP in batch)
 
     # ---- inside
 

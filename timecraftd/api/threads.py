@@ -59,7 +59,9 @@ class _Handover(Generic[_T]):
                 self._condition.wait(POLL_S)
             self._items.append(item)
             self._bytes += self._size(item)
-        self._wake()
+            first = len(self._items) == 1
+        if first:
+            self._wake()
         return not self.stop()
 
     def end(self, error: BaseException | None = None) -> None:

@@ -17,7 +17,7 @@ from timecraftd.api.v1 import process_pb2
 from timecraftd.cli.context import Context, tell
 from timecraftd.cli.supervise import Interrupts, tell_run_end
 from timecraftd.cli.terminal import write_all
-from timecraftd.errors import NodeError, TimecraftError
+from timecraftd.errors import NodeError, NotFoundError
 from timecraftd.model import STATE_OF_END, ProcessId, ProcessRecord, ProcessState
 
 if TYPE_CHECKING:
@@ -55,8 +55,11 @@ class Ended:
 class Attachment:
     """One `run` or `resume`, with the restarts that follow."""
 
-    def __init__(self, context: Context, node: Node, streams: Streams, *, quiet: bool) -> None:
+    def __init__(
+        self, context: Context, node: Node, streams: Streams, *, quiet: bool, interruptible: bool = False
+    ) -> None:
         self._context = context
+        self._interruptible = interruptible
         self._node = node
         self._quiet = quiet
         self._stdin = _Stdin(streams.stdin)
@@ -68,9 +71,10 @@ class Attachment:
         with Interrupts() as interrupts:
             ended = self._attach(self._stdin.requests(first), interrupts)
             code = self._tell_end(ended)
-            while ended.restarts and not interrupts.came:
-                successor = self._successor(ended, interrupts)
+            while ended.restarts:
+                successor = None if interrupts.came else self._successor(ended, interrupts)
                 if successor is None:
+                    self._call_off(ended.process)
                     return interrupts.exit_code
                 ended = self._attach(iter([successor]), interrupts)
                 code = self._tell_end(ended)
@@ -102,7 +106,8 @@ class Attachment:
     def _started(self, started: process_pb2.AttachResponse.Started, interrupts: Interrupts) -> None:
         process = convert.process_record(started.process)
         if self._process is None:
-            interrupts.attach(_Signals(self._node, process.id))
+            signals = _Signals(self._node, process.id)
+            interrupts.attach(signals, interrupt=signals.interrupt if self._interruptible else None)
             if not self._quiet:
                 tell(process.id)
             if process.state is ProcessState.QUEUED and not self._quiet:
@@ -143,7 +148,7 @@ class Attachment:
         wanted = process_pb2.ProcessFilter(modules=[before.module])
         client = self._node.client
         changes = client.stream(client.processes.Watch, process_pb2.WatchRequest(filter=wanted))
-        interrupts.attach(_Call(lambda: self._call_off(before.id, changes.cancel)))
+        interrupts.attach(_Call(changes.cancel))
         try:
             for change in changes:
                 process = change.process
@@ -166,16 +171,16 @@ class Attachment:
             changes.cancel()
         return None
 
-    def _call_off(self, process_id: str, cancel: Callable[[], None]) -> None:
-        """A process that is to be started again is so no more. Returns at once."""
-        stop = process_pb2.StopRequest(id=process_id, idempotency_key=idempotency_key())
-
-        def call() -> None:
-            with suppress(TimecraftError):
-                self._node.client.call(self._node.client.processes.Stop, stop)
-            cancel()
-
-        threading.Thread(target=call, daemon=True).start()
+    def _call_off(self, ended: process_pb2.Process) -> None:
+        """A process that is to be started again is so no more, and what took its place already ends too."""
+        client, identity = self._node.client, ended.id
+        fellows = process_pb2.ListRequest(filter=process_pb2.ProcessFilter(modules=[ended.module]))
+        while identity:
+            stop = process_pb2.StopRequest(id=identity, idempotency_key=idempotency_key())
+            with suppress(NotFoundError):
+                client.call(client.processes.Stop, stop)
+            newest = client.call(client.processes.List, fellows).processes
+            identity = next((each.id for each in newest if each.restart_of == identity), "")
 
     def _broken(self, reason: str) -> NodeError:
         if self._process is None:
@@ -203,10 +208,19 @@ class _Signals:
     def __init__(self, node: Node, process_id: ProcessId) -> None:
         self._node = node
         self._process_id = process_id
+        self._last: threading.Thread | None = None
 
     def kill(self, number: int) -> None:
         """Returns at once: a signal handler must not wait."""
-        threading.Thread(target=self._node.signal_quietly, args=(self._process_id, number), daemon=True).start()
+        self._last = threading.Thread(target=self._node.signal_quietly, args=(self._process_id, number), daemon=True)
+        self._last.start()
+
+    def interrupt(self) -> bool:
+        """Shows SIGINT to a guest that understands it; False if the node hasn't taken the one before."""
+        if self._last is not None and self._last.is_alive():
+            return False
+        self.kill(signal.SIGINT)
+        return True
 
 
 class _Stdin:

@@ -278,7 +278,8 @@ class NodeTarget:
         spec = process_spec(asked, self._upload(asked), is_local=self.is_local)
         start = process_pb2.AttachRequest.Start(spec=spec, idempotency_key=idempotency_key())
         first = process_pb2.AttachRequest(start=start, with_stdin=asked.streams.stdin is not None, trace=asked.trace)
-        return Attachment(self._context, self, asked.streams, quiet=asked.quiet).run(first)
+        interruptible = asked.request.interruptible
+        return Attachment(self._context, self, asked.streams, quiet=asked.quiet, interruptible=interruptible).run(first)
 
     def run_detached(self, asked: Run) -> tuple[str, Sequence[str]]:
         """See Target."""

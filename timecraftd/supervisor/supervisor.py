@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -512,6 +513,9 @@ class Supervisor:
             self._journal.settle(record.id)
             self.totals.count("restarts")
             self._log("process restarted", process=process.id, restart_of=record.id)
+            if record.id in self._called_off:
+                self._called_off.discard(record.id)
+                await self.signal(process, signal.SIGTERM)
         except TimecraftError as error:
             self._log("restart failed", level="warning", process=record.id, error=str(error))
             self._journal.settle(record.id)

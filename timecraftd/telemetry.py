@@ -145,6 +145,9 @@ class Metrics(Collector):
             buckets=CALL_S,
             registry=self.registry,
         )
+        self._internal = Counter(
+            "timecraft_internal_errors", "gRPC calls that failed by the node's own fault.", registry=self.registry
+        )
         self._lag_s = Histogram(
             "timecraft_event_loop_lag_seconds",
             "How much later than asked the event loop woke a timer.",
@@ -158,6 +161,8 @@ class Metrics(Collector):
         """A gRPC call has ended."""
         self._calls.labels(method, code).inc()
         self._call_s.labels(method).observe(seconds)
+        if code == "INTERNAL":
+            self._internal.inc()
 
     def lagged(self, seconds: float) -> None:
         """A timer of the event loop was so late."""

@@ -107,10 +107,10 @@ def test_a_node_tells_of_processes_calls_and_logs(observed, guests):
     module = observed.upload(guests / "hello.wat")
     for _ in range(3):
         observed.wait(observed.run(module).id)
-    wait_until(lambda: scrape(metrics_port(observed))["timecraft_process_ends_total"]["exited",] == 3)
+    wait_until(lambda: scrape(metrics_port(observed))["timecraft_processes"]["exited",] == 3)
     wait_until(lambda: scrape(metrics_port(observed))["timecraft_event_loop_lag_seconds_count"][()] > 0)
     found = scrape(metrics_port(observed))
-    assert found["timecraft_processes"]["exited",] == 3
+    assert found["timecraft_process_ends_total"]["exited",] == 3
     assert found["timecraft_processes"]["running",] == 0
     assert found["timecraft_host_calls_total"][()] >= 3
     assert found["timecraft_log_records_total"][()] >= 3

@@ -147,6 +147,11 @@ python-guest-wheel: tools ## the published wheel of the Python guest, into dist/
 wheel-check: build ## the same, out of what is compiled for development: proves the packaging in seconds
 	@$(BIN)/python scripts/wheel.py --profile dev
 
+.PHONY: install
+install: ## install the wheel for the machine, with the node's units: PREFIX=/usr/local DESTDIR= WHEEL=; PYTHON is what runs it
+	@[ -n '$(WHEEL)' ] || $(MAKE) wheel
+	@$(PYTHON) scripts/install.py --destdir '$(DESTDIR)/' --prefix '$(or $(PREFIX),/usr/local)' $(or $(WHEEL),dist/timecraftd-*.whl)
+
 .PHONY: constraints
 constraints: build ## write constraints.txt anew from what .venv holds
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze | grep -v -e timecraftd -e timecraft-python-guest; } > .constraints.new

@@ -63,8 +63,8 @@ def _write_commands(environment: Path, final: Path) -> None:
     lines = (environment / "pyvenv.cfg").read_text().splitlines()
     kept = [line for line in lines if not line.startswith("command")]
     (environment / "pyvenv.cfg").write_text("\n".join(kept) + "\n")
-    compiled = [sys.executable, "-m", "compileall", "-q", "-f", "-s", str(environment), "-p", str(final), str(environment)]
-    subprocess.run(compiled, check=True)
+    stage = str(environment)
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "-f", "-s", stage, "-p", str(final), stage], check=True)
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:

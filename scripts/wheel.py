@@ -12,11 +12,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
+
+from install import install
 
 ROOT = Path(__file__).resolve().parent.parent
 GUEST = ROOT / "tests" / "conformance" / "own" / "echo-stdin.wat"
+PREFIX = Path("/usr")
 TEXT = b"out of the wheel\n"
 
 
@@ -30,26 +32,60 @@ def build(profile: str, directory: Path) -> Path:
 
 
 def check(wheel: Path, scratch: Path) -> None:
-    """Install the wheel where nothing else is, and use it from a folder that is not the repository's."""
-    environment = scratch / "environment"
-    venv.create(environment, with_pip=True)
-    pip = [str(environment / "bin" / "pip"), "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
-    subprocess.run([*pip, str(wheel)], check=True)
-
-    timecraft = environment / "bin" / "timecraft"
+    """Install the wheel into a clean root, and use it from a folder that is not the repository's."""
+    root = scratch / "root"
+    install(wheel, root, PREFIX, pip_flags=[])
+    check_install(root)
+    environment = root / "usr" / "lib" / "timecraft"
+    timecraft = [environment / "bin" / "python", "-I", "-m", "timecraftd.cli"]
     kept = {
         key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "TIMECRAFT_", "VIRTUAL_ENV"))
     }
     kept["TIMECRAFT_HOME"] = str(scratch / "home")
     live = subprocess.run(
-        [timecraft, "run", GUEST], input=TEXT, capture_output=True, cwd=scratch, env=kept, check=False
+        [*timecraft, "run", GUEST], input=TEXT, capture_output=True, cwd=scratch, env=kept, check=False
     )
     if live.returncode or live.stdout != TEXT:
         sys.exit(f"error: the installed wheel did not run a guest: {live}")
     process = live.stderr.split()[0].decode()
-    again = subprocess.run([timecraft, "replay", process], capture_output=True, cwd=scratch, env=kept, check=False)
+    again = subprocess.run([*timecraft, "replay", process], capture_output=True, cwd=scratch, env=kept, check=False)
     if again.returncode or again.stdout != TEXT:
         sys.exit(f"error: the installed wheel did not replay a guest: {again}")
+    check_node(timecraft[0], scratch, kept)
+
+
+def check_install(root: Path) -> None:
+    """What lies in a root is what it is at its place: nothing names the root, and the node likes its configuration."""
+    files = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink() and path.suffix != ".pyc"]
+    naming = [path for path in files if str(root).encode() in path.read_bytes()]
+    if naming:
+        sys.exit(f"error: {naming[0]} names the root that it was installed into")
+    for name in ("timecraft", "timecraftd"):
+        command = root / "usr" / "bin" / name
+        if not command.read_text().startswith("#!/usr/lib/timecraft/bin/python"):
+            sys.exit(f"error: {command} is not started by the environment's Python")
+    python = root / "usr" / "lib" / "timecraft" / "bin" / "python"
+    config = root / "etc" / "timecraft" / "timecraftd.toml"
+    command = [python, "-I", "-m", "timecraftd", "--config", config, "--check"]
+    # The group is made on the machine that it is installed on (sysusers.d).
+    subprocess.run(command, env=os.environ | {"TIMECRAFT_NODE_SOCKET_GROUP": ""}, cwd=root, check=True)
+
+
+def check_node(python: Path, scratch: Path, environment: dict[str, str]) -> None:
+    """The installed daemon serves, runs a guest and ends."""
+    socket = scratch / "home" / "node.sock"
+    daemon = subprocess.Popen([python, "-I", "-m", "timecraftd"], cwd=scratch, env=environment, stderr=subprocess.PIPE)
+    assert daemon.stderr is not None, "it is a pipe"
+    try:
+        ready = daemon.stderr.readline()
+        command = [python, "-I", "-m", "timecraftd.cli", "run", "--node", socket, GUEST]
+        run = subprocess.run(command, input=TEXT, capture_output=True, cwd=scratch, env=environment, check=False)
+        if run.returncode or run.stdout != TEXT:
+            sys.exit(f"error: the installed node did not run a guest: {ready!r} {run}")
+    finally:
+        daemon.terminate()
+    if code := daemon.wait(60):
+        sys.exit(f"error: the installed node ended with {code}")
 
 
 def main() -> int:

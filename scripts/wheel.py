@@ -37,7 +37,8 @@ def check(wheel: Path, scratch: Path) -> None:
     install(wheel, root, PREFIX, pip_flags=[])
     check_install(root)
     environment = root / "usr" / "lib" / "timecraft"
-    timecraft = [environment / "bin" / "python", "-I", "-m", "timecraftd.cli"]
+    python = str(environment / "bin" / "python")
+    timecraft = [python, "-I", "-m", "timecraftd.cli"]
     kept = {
         key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "TIMECRAFT_", "VIRTUAL_ENV"))
     }
@@ -51,7 +52,7 @@ def check(wheel: Path, scratch: Path) -> None:
     again = subprocess.run([*timecraft, "replay", process], capture_output=True, cwd=scratch, env=kept, check=False)
     if again.returncode or again.stdout != TEXT:
         sys.exit(f"error: the installed wheel did not replay a guest: {again}")
-    check_node(timecraft[0], scratch, kept)
+    check_node(python, scratch, kept)
 
 
 def check_install(root: Path) -> None:
@@ -61,24 +62,28 @@ def check_install(root: Path) -> None:
     if naming:
         sys.exit(f"error: {naming[0]} names the root that it was installed into")
     for name in ("timecraft", "timecraftd"):
-        command = root / "usr" / "bin" / name
-        if not command.read_text().startswith("#!/usr/lib/timecraft/bin/python"):
-            sys.exit(f"error: {command} is not started by the environment's Python")
-    python = root / "usr" / "lib" / "timecraft" / "bin" / "python"
+        script = root / "usr" / "bin" / name
+        if not script.read_text().startswith("#!/usr/lib/timecraft/bin/python"):
+            sys.exit(f"error: {script} is not started by the environment's Python")
+    python = str(root / "usr" / "lib" / "timecraft" / "bin" / "python")
     config = root / "etc" / "timecraft" / "timecraftd.toml"
-    command = [python, "-I", "-m", "timecraftd", "--config", config, "--check"]
     # The group is made on the machine that it is installed on (sysusers.d).
-    subprocess.run(command, env=os.environ | {"TIMECRAFT_NODE_SOCKET_GROUP": ""}, cwd=root, check=True)
+    subprocess.run(
+        [python, "-I", "-m", "timecraftd", "--config", config, "--check"],
+        env=os.environ | {"TIMECRAFT_NODE_SOCKET_GROUP": ""},
+        cwd=root,
+        check=True,
+    )
 
 
-def check_node(python: Path, scratch: Path, environment: dict[str, str]) -> None:
+def check_node(python: str, scratch: Path, environment: dict[str, str]) -> None:
     """The installed daemon serves, runs a guest and ends."""
     socket = scratch / "home" / "node.sock"
     daemon = subprocess.Popen([python, "-I", "-m", "timecraftd"], cwd=scratch, env=environment, stderr=subprocess.PIPE)
     assert daemon.stderr is not None, "it is a pipe"
     try:
         ready = daemon.stderr.readline()
-        command = [python, "-I", "-m", "timecraftd.cli", "run", "--node", socket, GUEST]
+        command = [python, "-I", "-m", "timecraftd.cli", "run", "--node", str(socket), str(GUEST)]
         run = subprocess.run(command, input=TEXT, capture_output=True, cwd=scratch, env=environment, check=False)
         if run.returncode or run.stdout != TEXT:
             sys.exit(f"error: the installed node did not run a guest: {ready!r} {run}")

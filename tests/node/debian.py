@@ -1,4 +1,4 @@
-"""Programs out of Debian's packages, for tests that need the real ones: what isn't installed is unpacked beside them."""
+"""Programs out of Debian's packages, for tests that need the real ones: what isn't installed is unpacked."""
 
 from __future__ import annotations
 

@@ -19,10 +19,12 @@ from tests.e2e.servers import free_port
 from tests.node.conftest import Node, wait_until
 from tests.node.debian import program
 from timecraftd import daemon
-from timecraftd.config import Config, NodeConfig, load_config
-from timecraftd.telemetry import GAUGES, TOTALS
+from timecraftd.config import Config, NodeConfig, load_config, to_table
+from timecraftd.telemetry import GAUGES, TOTALS, Metrics, Sample
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+DOCS = ROOT / "docs"
 UNITS = DEPLOY / "systemd"
 ALERTS = DEPLOY / "prometheus" / "alerts.yml"
 EXPOSURE_MAX = 2.0
@@ -234,3 +236,21 @@ def test_rules_fire_for_the_node_that_is_in_trouble(tmp_path):
         [*command, "test", "rules", path], env=os.environ | env, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ---- documentation
+
+
+def test_each_key_is_documented_with_its_default():
+    rows = re.findall(r"(?m)^\| ((?:`\w+`(?:, )?)+) \| (?:`(.*)` )?\| \S", (DOCS / "node.md").read_text())
+    documented = {key: default for keys, default in rows for key in re.findall(r"\w+", keys)}
+    node = to_table(Config())["node"]
+    assert isinstance(node, dict)
+    assert documented == {key: str("" if value is None else value) for key, value in node.items()}
+
+
+def test_each_metric_is_documented():
+    text = (DOCS / "node.md").read_text()
+    names = [metric.name for metric in Metrics({}, lambda: Sample(0.0)).registry.collect()]
+    missing = [name for name in names if name not in text and not name.startswith("process_")]
+    assert not missing

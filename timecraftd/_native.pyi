@@ -21,6 +21,7 @@ __all__ = [
     "TrafficReader",
     "build_info",
     "compile_module",
+    "confine",
     "inspect_module",
     "is_compiled",
     "log_info",
@@ -199,6 +200,10 @@ class Guest:
         """Size of linear memory now, bytes."""
     def stats(self) -> dict[str, int]:
         """Counters so far, as in `Outcome.stats`."""
+
+def confine() -> None:
+    """Takes from this process of the host, for good, what no guest's work needs: new privileges, other programs,
+    processes, namespaces, mounts, the kernel's own business. Such system calls fail with EPERM. Raises EngineError."""
 
 def run(spec: RunSpec) -> Guest:
     """Makes a guest ready. Raises ModuleError, MountError, LogError, EngineError before anything ran."""

@@ -132,6 +132,8 @@ class NodeConfig:
     """What a process is promised of its limit: guests rarely use it whole."""
     placement: str = "shared"
     """`shared`: workers host many guests; `isolated`: each guest has a worker to itself."""
+    confine: str = "on"
+    """Whether workers give up, by seccomp, the system calls that no guest's work needs."""
     worker_processes_max: int = 256
     """Guests of one shared worker."""
     restart: str = "no"
@@ -173,6 +175,7 @@ CHOICES = {
     "record.compression": ("lz4", "none"),
     "record.output": ("inline", "digest"),
     "record.on_full": ("stop", "continue"),
+    "node.confine": ("on", "off"),
     "node.placement": ("shared", "isolated"),
     "node.on_stop": ("checkpoint", "finish", "stop", "leave"),
     "node.log_format": ("plain", "json"),

@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 from timecraftd.config import load_config
 from timecraftd.embedded import Runtime, read_kill_request
-from timecraftd.errors import ProcessStateError, TimecraftError, UnsupportedError
+from timecraftd.engine.runtime import Engine
+from timecraftd.errors import EngineError, ProcessStateError, TimecraftError, UnsupportedError
 from timecraftd.model import ObjectKind
 from timecraftd.running import Running, Streams
 from timecraftd.supervisor.channel import Directory, Peer, once
@@ -354,11 +355,11 @@ def _close(descriptors: list[int]) -> None:
         os.close(descriptor)
 
 
-async def serve(home: str, name: str) -> None:
+async def serve(runtime: Runtime, name: str) -> None:
     """Serves until the worker is to end."""
-    directory = Directory(os.path.join(home, WORKERS_DIR))
+    directory = Directory(os.path.join(runtime.config.home, WORKERS_DIR))
     try:
-        await Worker(Runtime(load_config(dict(os.environ) | {"TIMECRAFT_HOME": home}))).serve(directory, name)
+        await Worker(runtime).serve(directory, name)
     finally:
         directory.close()
 
@@ -375,7 +376,15 @@ def main() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    asyncio.run(serve(args.home, args.name))
+    config = load_config(os.environ | {"TIMECRAFT_HOME": args.home})
+    engine = Engine()
+    try:
+        if config.node.confine == "on":
+            engine.confine()
+    except EngineError as error:
+        sys.stderr.write(f"{error}; set node.confine to off if that is acceptable\n")
+        return error.exit_code
+    asyncio.run(serve(Runtime(config, engine=engine), args.name))
     return 0
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -243,3 +244,30 @@ def test_many_at_once(make_node, guests):
     module = node.upload(guests / "hello.wat")
     ids = [node.run(module).id for _ in range(200)]
     assert {node.wait(each).exit_code for each in ids} == {0}
+
+
+def test_workers_are_confined(ticker):
+    """What they have given up is gone for good; their guests don't miss it."""
+    node, module = ticker
+    process = node.run(module, network=process_pb2.Network(rules=["allow out tcp 127.0.0.1"]))
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    assert "NoNewPrivs:\t1" in status
+    assert "Seccomp:\t2" in status
+    wait_until(lambda: ticks(node, process) > 2)
+
+
+def test_what_a_confined_process_can_not_do():
+    code = (
+        "import os, threading\n"
+        "from timecraftd.engine.runtime import Engine\n"
+        "Engine().confine()\n"
+        "def fails(what):\n"
+        "    try: what()\n"
+        "    except PermissionError: return True\n"
+        "thread = threading.Thread(target=print, args=['threads'])\n"
+        "thread.start(); thread.join()\n"
+        "print([fails(lambda: os.execv('/bin/true', ['true'])), fails(os.fork), fails(lambda: os.kill(1, 0)),\n"
+        "       fails(lambda: os.chroot('/')), fails(lambda: os.setuid(0)), fails(lambda: os.mknod('/tmp/x'))])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == f"threads\n{[True] * 6}\n", done.stderr

@@ -30,6 +30,13 @@ class Engine:
         info: dict[str, str] = self._native.build_info(nans)
         return info
 
+    def confine(self) -> None:
+        """Takes from this process of the host what no guest's work needs; it can start no programs then.
+
+        Raises EngineError.
+        """
+        self._native.confine()
+
     def assemble(self, source: bytes) -> bytes:
         """Wasm bytes of wasm or of its text format. Raises ModuleError."""
         wasm: bytes = self._native.to_wasm(source)

@@ -89,6 +89,7 @@ class Supervisor:
         """Processes that ended and were to be started again, until somebody stopped them."""
         self.workers = WorkerPool(
             runtime.config.home,
+            config_file=config.source,
             processes_max=config.node.worker_processes_max,
             version=runtime.engine.build_info()["version"],
             on_end=self._on_end,

@@ -48,11 +48,23 @@ class WorkerPool:
     """All workers of a node."""
 
     def __init__(
-        self, home: str, *, processes_max: int, version: str, on_end: OnEnd, on_lost: OnLost, log: Callable[..., None]
+        self,
+        home: str,
+        *,
+        config_file: str,
+        processes_max: int,
+        version: str,
+        on_end: OnEnd,
+        on_lost: OnLost,
+        log: Callable[..., None],
     ) -> None:
-        """`processes_max` is for each shared worker; workers of another `version` get no new processes."""
+        """`processes_max` is for each shared worker; workers of another `version` get no new processes.
+
+        Workers read `config_file` too, unless it is empty.
+        """
         self.workers: dict[str, WorkerHandle] = {}
         self._home = home
+        self._environ = os.environ | ({"TIMECRAFT_CONFIG": config_file} if config_file else {})
         self._processes_max = processes_max
         self._version = version
         self._on_end = on_end
@@ -158,6 +170,7 @@ class WorkerPool:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
+                env=self._environ,
                 start_new_session=True,  # it outlives us
             )
         finally:

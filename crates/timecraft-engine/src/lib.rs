@@ -8,6 +8,8 @@ pub mod abi;
 pub mod calls;
 pub mod chaos;
 pub mod clock;
+#[cfg(feature = "runtime")]
+pub mod confine;
 pub mod host;
 pub mod kill;
 pub mod memory;

@@ -2,6 +2,7 @@
 //! given a class.
 
 use pyo3::PyErr;
+use timecraft_engine::confine::ConfineError;
 use timecraft_engine::host::HostError;
 use timecraft_engine::runtime::ModuleError;
 use timecraft_engine::session::SessionError;
@@ -66,6 +67,10 @@ pub(crate) fn session(error: &SessionError) -> PyErr {
             python::EngineError::new_err(error.to_string())
         }
     }
+}
+
+pub(crate) fn confine(error: &ConfineError) -> PyErr {
+    python::EngineError::new_err(error.to_string())
 }
 
 /// An argument from our own Python code that can't be used.

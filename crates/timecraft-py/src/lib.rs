@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+mod confine;
 mod error;
 mod guest;
 mod log;
@@ -13,6 +14,8 @@ mod traffic;
 
 #[pyo3::pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::confine::confine;
     #[pymodule_export]
     use crate::guest::{Guest, Outcome, replay, resume, run};
     #[pymodule_export]

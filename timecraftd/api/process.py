@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -282,29 +282,29 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
         yield pb.LogsResponse(start_at=convert.timestamp(info.start_unix_ns))
         since_ns = convert.unix_ns(request.since) if request.HasField("since") else None
         async for batch in self._output(process, follow=request.follow, since_unix_ns=since_ns):
-            outputs = [
-                pb.LogsResponse.Output(time=convert.duration(each.time_ns), stream=each.stream, data=each.data)
-                for each in batch
-                if each is not CAUGHT_UP
-            ]
-            yield pb.LogsResponse(outputs=outputs, caught_up=CAUGHT_UP in batch)
+            response = pb.LogsResponse(caught_up=batch[-1] is CAUGHT_UP)
+            for each in batch[:-1] if response.caught_up else batch:
+                output = response.outputs.add(stream=each.stream, data=each.data)
+                output.time.seconds, output.time.nanos = divmod(
+                    each.time_ns, 10**9
+                )  # cheaper than a message of its own
+            yield response
 
     # ---- inside
 
-    def _output(
+    async def _output(
         self, process: ProcessRecord, *, follow: bool, since_unix_ns: int | None
     ) -> AsyncIterator[list[Output]]:
-        """What a log holds of standard streams, in pieces that fit messages, and CAUGHT_UP where that is true."""
+        """What a log holds of standard streams, as much at a time as fits a message; CAUGHT_UP is the last of some."""
 
-        def produce(stop: Stop) -> Iterator[Output]:
+        def produce(stop: Stop) -> Iterator[list[Output]]:
             wait = follower(self._runtime, process, stop.sleep_for) if follow else None
-            for piece in written(self._runtime, process, since_unix_ns, wait)[1]:
-                if piece is CAUGHT_UP:
-                    yield piece
-                for at in range(0, len(piece.data), LOG_BYTES_MAX):
-                    yield Output(piece.time_ns, piece.stream, piece.data[at : at + LOG_BYTES_MAX])
+            return _batches(written(self._runtime, process, since_unix_ns, wait)[1])
 
-        return from_thread(produce, lambda piece: len(piece.data) + OUTPUT_BYTES)
+        size = LOG_BYTES_MAX + OUTPUT_BYTES
+        async for batches in from_thread(produce, lambda _: size):
+            for batch in batches:
+                yield batch
 
     async def _asked(self, spec: pb.ProcessSpec) -> Asked:
         identity = current.get()
@@ -386,6 +386,28 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
                 process=self._told(end.process), backtrace=end.backtrace, stats=end.stats, restarts=end.restarts
             )
         )
+
+
+def _batches(pieces: Iterable[Output]) -> Iterator[list[Output]]:
+    """Pieces that come one after the other together, up to CAUGHT_UP or to what fits a message."""
+    batch: list[Output] = []
+    size = 0
+    for piece in pieces:
+        for part in _parts(piece):
+            batch.append(part)
+            size += len(part.data) + OUTPUT_BYTES
+            if size >= LOG_BYTES_MAX or part is CAUGHT_UP:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _parts(piece: Output) -> Sequence[Output]:
+    if len(piece.data) <= LOG_BYTES_MAX:
+        return (piece,)
+    cuts = range(0, len(piece.data), LOG_BYTES_MAX)
+    return [Output(piece.time_ns, piece.stream, piece.data[at : at + LOG_BYTES_MAX]) for at in cuts]
 
 
 def _digest(spec: pb.ProcessSpec) -> str:

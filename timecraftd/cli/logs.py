@@ -14,6 +14,7 @@ from timecraftd.recorder.logs import CAUGHT_UP
 from timecraftd.units import parse_time_ns, rfc3339
 
 STREAMS = (1, 2)
+HELD_BYTES_MAX = 64 << 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,12 +34,14 @@ def run(args: argparse.Namespace, context: Context) -> int:
     since_ns = _since(args.since, context.now_ns())
     start_unix_ns, pieces = context.target.output(process, since_ns, follow=args.follow)
     sys.stdout.flush()
-    for piece in pieces:
-        if piece is CAUGHT_UP:
-            printer.flush_tail()
-        else:
-            printer.feed(start_unix_ns + piece.time_ns, piece.stream, piece.data)
-    printer.finish()
+    try:
+        for piece in pieces:
+            if piece is CAUGHT_UP:
+                printer.caught_up()
+            else:
+                printer.feed(start_unix_ns + piece.time_ns, piece.stream, piece.data)
+    finally:
+        printer.finish()  # a damaged log's good part too
     return 0
 
 
@@ -59,6 +62,9 @@ class _Printer:
         self._by_line = timestamps or tail is not None
         self._last: deque[tuple[int, bytes]] | None = None if tail is None else deque(maxlen=min(tail, sys.maxsize))
         self._partial = dict.fromkeys(STREAMS, (0, b""))
+        self._held: list[bytes] = []
+        self._held_stream = STREAMS[0]
+        self._held_bytes = 0
         self._filters = {stream: None if raw or not is_terminal(stream) else TerminalFilter() for stream in STREAMS}
 
     def feed(self, unix_ns: int, stream: int, data: bytes) -> None:
@@ -78,7 +84,7 @@ class _Printer:
         for stream, (unix_ns, partial) in self._partial.items():
             if partial:
                 self._line(stream, unix_ns, partial)
-        self.flush_tail()
+        self.caught_up()
         for stream, terminal_filter in self._filters.items():
             if terminal_filter is not None:
                 write_all(stream, terminal_filter.feed(b"", final=True))
@@ -91,13 +97,23 @@ class _Printer:
         else:
             self._write(stream, line)
 
-    def flush_tail(self) -> None:
-        """Writes what `--tail` holds back; all that comes from now on is written at once."""
+    def caught_up(self) -> None:
+        """Writes what is held back; `--tail` holds back nothing more."""
         if self._last is not None:
             last, self._last = self._last, None
             for stream, line in last:
                 self._write(stream, line)
+        self._flush()
 
     def _write(self, stream: int, data: bytes) -> None:
-        terminal_filter = self._filters[stream]
-        write_all(stream, data if terminal_filter is None else terminal_filter.feed(data))
+        """Guests write little at a time: together that is fewer system calls."""
+        if stream != self._held_stream or self._held_bytes >= HELD_BYTES_MAX:
+            self._flush()
+            self._held_stream = stream
+        self._held.append(data)
+        self._held_bytes += len(data)
+
+    def _flush(self) -> None:
+        data, self._held, self._held_bytes = b"".join(self._held), [], 0
+        terminal_filter = self._filters[self._held_stream]
+        write_all(self._held_stream, data if terminal_filter is None else terminal_filter.feed(data))

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from timecraftd.config import load_config
 from timecraftd.embedded import Runtime, read_kill_request
+from timecraftd.engine.cpu import GuestClock
 from timecraftd.engine.runtime import Engine
 from timecraftd.errors import EngineError, ProcessStateError, TimecraftError, UnsupportedError
 from timecraftd.model import ObjectKind
@@ -49,7 +50,6 @@ NETWORK_STATE_S = 1.0
 DRAIN_BYTES = 1 << 16
 BACKTRACE_FRAMES_MAX = 64
 MESSAGE_CHARS_MAX = 8192
-GUEST_THREAD = b"(timecraft-guest)"
 COUNTERS = (
     "cpu_ns", "calls", "records", "log_bytes_raw", "log_bytes_stored", "ring_stalls", "ring_stalled_ns", "records_lost",
 )  # fmt: skip
@@ -80,6 +80,7 @@ class Worker:
         self._hosted: dict[str, _Hosted] = {}
         self._starting = 0
         self._replays: dict[str, Guest] = {}
+        self._clock = GuestClock()
         self._past: Counter[str] = Counter()
         """What guests counted that are over."""
         self._control: Peer | None = None
@@ -237,7 +238,7 @@ class Worker:
             guest_memory_bytes += stats["memory_bytes"]
             totals.update(counted(hosted.running, stats))
         if self._hosted:
-            totals["cpu_ns"] += guest_cpu_ns()
+            totals["cpu_ns"] += self._clock.ns()
         return {"memory_bytes": resident_bytes(), "guest_memory_bytes": guest_memory_bytes, "totals": totals}
 
     async def _retire(self, _arguments: dict[str, Any]) -> dict[str, Any]:
@@ -330,18 +331,6 @@ def counted(running: Running, stats: Mapping[str, int]) -> dict[str, int]:
     """What is added up of a guest, by name: the engine's counters, and what was decided of its network."""
     decided = {f"network_{outcome}": count for outcome, count in running.decisions.items()}
     return {name: stats.get(name, 0) for name in COUNTERS} | decided
-
-
-def guest_cpu_ns() -> int:
-    """CPU time of the guests that run: the engine tells it of those only that are over."""
-    ticks = 0
-    for thread in os.listdir("/proc/self/task"):
-        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/stat", "rb") as file:  # it may have ended
-            stat = file.read()
-            if GUEST_THREAD in stat:
-                user, system = stat[stat.rindex(b")") :].split()[12:14]
-                ticks += int(user) + int(system)
-    return ticks * 10**9 // os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +13,7 @@ from timecraftd.config import Config
 from timecraftd.embedded import Runtime
 from timecraftd.model import ProcessState
 from timecraftd.supervisor.supervisor import Supervisor
-from timecraftd.supervisor.workers import WorkerHandle
+from timecraftd.supervisor.workers import WorkerHandle, end_process
 from timecraftd.systemd import Notifier
 from timecraftd.telemetry import Metrics, Sample
 
@@ -152,8 +151,7 @@ class Monitor:
             self._silent = len(silent)
             for worker in silent:
                 self._log("worker doesn't answer", level="error", worker=worker.name, pid=worker.pid)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker.pid, signal.SIGKILL)
+                await end_process(worker.pid)
             if not silent:
                 self._notifier.alive()
                 self.tell_status()

@@ -144,3 +144,36 @@ def test_a_worker_that_hangs_does_not_keep_the_rest_from_being_told(observed):
     finally:
         os.kill(worker, signal.SIGCONT)
     wait_until(lambda: scrape(port)["timecraft_worker_memory_bytes"][()] > 0)
+
+
+DIALS = b"""(module
+  (import "wasi_snapshot_preview1" "path_open" (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "192.0.2.1/80")
+  (func (export "_start")
+    (drop (call $open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 12) (i32.const 0)
+      (i64.const 66) (i64.const 0) (i32.const 0) (i32.const 64)))))"""
+"""Opens a connection, as a file."""
+
+
+def test_what_guests_are_refused_of_the_network_is_counted(observed):
+    module = observed.upload(DIALS)
+    network = process_pb2.Network(rules=["deny 192.0.2.0/24"])
+    for _ in range(2):
+        observed.wait(observed.run(module, sockets="path", network=network).id)
+    wait_until(lambda: scrape(metrics_port(observed))["timecraft_network_decisions_total"]["refused",] == 2)
+    assert scrape(metrics_port(observed))["timecraft_network_decisions_total"]["granted",] == 0
+
+
+def test_a_new_daemon_counts_from_where_it_finds_its_workers(make_node, guests):
+    node = make_node('metrics_listen = "127.0.0.1:0"\non_stop = "leave"\n').start()
+    for _ in range(3):
+        node.wait(node.run(node.upload(guests / "hello.wat")).id)
+    node.run(node.upload(guests / "sleep_forever.wat"))
+    wait_until(lambda: scrape(metrics_port(node))["timecraft_host_calls_total"][()] >= 3)
+    assert node.stop() == 0
+    node.start()
+    wait_until(lambda: scrape(metrics_port(node))["timecraft_processes"]["running",] == 1)
+    found = scrape(metrics_port(node))
+    assert found["timecraft_host_calls_total"][()] == 0
+    assert found["timecraft_processes"]["exited",] == 3, "the catalogue remembers"

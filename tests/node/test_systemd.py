@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.node.conftest import wait_until
-from timecraftd.api.v1 import node_pb2
+from timecraftd.api.v1 import node_pb2, process_pb2
 from timecraftd.errors import ConfigError
 from timecraftd.systemd import Notifier, Systemd, control_socket, is_journal, take_over
 
@@ -186,3 +186,18 @@ def test_lines_for_the_journal_begin_with_their_priority(make_node):
     wait_until(lambda: node.told("reload failed"))
     assert node.told("ready")[0].startswith("<6>")
     assert node.told("reload failed")[0].startswith("<3>")
+
+
+def test_a_worker_that_hangs_does_not_keep_a_new_daemon_from_starting(make_node, guests):
+    node = make_node('on_stop = "leave"\n').start()
+    process = node.run(
+        node.upload(guests / "sleep_forever.wat"),
+        restart=process_pb2.RestartPolicy(mode=process_pb2.RestartPolicy.MODE_RESUME),
+    )
+    (worker,) = node.worker_pids()
+    assert node.stop() == 0
+    os.kill(worker, signal.SIGSTOP)
+    node.start()
+    assert f"pid={worker}" in node.told("worker doesn't answer")[0]
+    wait_until(lambda: node.get(process.id).state == process_pb2.PROCESS_STATE_RUNNING)
+    assert worker not in node.worker_pids()

@@ -15,12 +15,13 @@ from contextlib import suppress
 from typing import Any
 
 from timecraftd.errors import EngineError, TimecraftError, WorkerLostError
-from timecraftd.supervisor.channel import Directory, Peer
+from timecraftd.supervisor.channel import Directory, Peer, once
 
 START_S_MAX = 20.0
 CONNECT_POLL_S = 0.01
 HELLO_S_MAX = 10.0
 """A worker that says nothing for so long is ended."""
+END_S_MAX = 5.0
 
 OnEnd = Callable[["WorkerHandle", dict[str, Any]], None]
 OnLost = Callable[["WorkerHandle"], Awaitable[None]]
@@ -212,7 +213,7 @@ class WorkerPool:
         except TimeoutError:
             pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             self._log("worker doesn't answer", level="error", worker=name, pid=pid)
-            os.kill(pid, signal.SIGKILL)
+            await end_process(pid)
             raise WorkerLostError(f"worker {name}: doesn't answer", "its processes are settled") from None
         worker = WorkerHandle(name, peer, answer["pid"], answer["version"], set(answer["processes"]))
         self.workers[name] = worker
@@ -237,6 +238,22 @@ class WorkerPool:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._log("internal error", level="error", error=repr(task.exception()))
+
+
+async def end_process(pid: int) -> None:
+    """Kills a process, and waits until it is gone: its locks are then, too. The kernel may keep one for longer."""
+    loop = asyncio.get_running_loop()
+    with suppress(ProcessLookupError, TimeoutError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            gone: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(descriptor, once(gone))
+            async with asyncio.timeout(END_S_MAX):
+                await gone
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
 
 
 def remove_log(path: str, *, failed: bool) -> None:

@@ -129,7 +129,7 @@ class Daemon:
         inner = run_dir.address("grpc.sock")
         path = node.socket or os.path.join(home, _SOCKET_NAME)
         door = None
-        if path != "none":
+        if path != "none" or self._systemd.sockets:
             door = Door(
                 path, inner, mode=socket_mode(node.socket_mode), group=group_id(node.socket_group), log=self._log
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import urllib.parse
 import urllib.request
@@ -19,6 +20,7 @@ from tests.e2e.servers import free_port
 from tests.node.conftest import Node, wait_until
 from tests.node.debian import program
 from timecraftd import daemon
+from timecraftd.api.v1 import process_pb2
 from timecraftd.config import Config, NodeConfig, load_config, to_table
 from timecraftd.telemetry import GAUGES, TOTALS, Metrics, Sample
 
@@ -62,6 +64,42 @@ def test_the_units_are_valid(tmp_path):
     )  # fmt: skip
     complaints = [line for line in done.stderr.splitlines() if "timecraftd" in line]
     assert not complaints, done.stderr
+
+
+def test_the_service_allows_the_system_calls_that_a_node_makes(make_node, guests, tmp_path):
+    """What a node and its workers call, by strace, beside what the unit's filter lets through, by systemd."""
+    command, env = program("strace", "strace", "libunwind8", "libdw1", "libelf1")
+    node = make_node('metrics_listen = "127.0.0.1:0"\nsocket_group = "root"\n', env)
+    trace = tmp_path / "calls"
+    node.start(*command, "-f", "-qq", "-o", str(trace))
+    module = node.upload(guests / "hello.wat")
+    assert node.attach(module)[0]["stdout"]
+    node.wait(node.run(module, network=process_pb2.Network(rules=["allow example.com"])).id)
+    node.run(node.upload(guests / "sleep_forever.wat"))
+    os.kill(int((node.home / "node.lock").read_text()), signal.SIGTERM)
+    assert node.process.wait(60) == 0
+    made = {found[1] for line in trace.read_text().splitlines() if (found := re.match(r"\d+ +(\w+)\(", line))}
+    assert {"seccomp", "openat", "setsid"} <= made, "workers are traced too"
+    assert sorted(made - allowed_calls()) == []
+
+
+def allowed_calls() -> set[str]:
+    """Of the service's SystemCallFilter."""
+    groups: dict[str, list[str]] = {}
+    for line in systemd("systemd-analyze", "syscall-filter").stdout.splitlines():
+        if line.startswith("@"):
+            members = groups.setdefault(line.split()[0], [])
+        elif groups and line.strip() and not line.strip().startswith("#"):
+            members.append(line.strip())
+
+    def calls(name: str) -> set[str]:
+        return set().union(*map(calls, groups[name])) if name.startswith("@") else {name}
+
+    allowed: set[str] = set()
+    for text in re.findall(r"(?m)^SystemCallFilter=(.*)$", (UNITS / "timecraftd.service").read_text()):
+        named = set().union(*map(calls, text.removeprefix("~").split()))
+        allowed = allowed - named if text.startswith("~") else allowed | named
+    return allowed
 
 
 def test_workers_outlive_the_daemon_where_systemd_would_end_them():

@@ -87,7 +87,8 @@ class Daemon:
             await server.start()
             if door is not None:
                 door.open(given)
-            watching = self._loop.create_task(self._watch(monitor))
+            watching = self._loop.create_task(monitor.run())
+            watching.add_done_callback(lambda _: self._stop.set())  # a node that nobody watches over fails
             self._log("ready", node=node_name(self._config), home=home, processes=supervisor.running)
             monitor.tell_status()
             self._notifier.ready()
@@ -96,14 +97,8 @@ class Daemon:
             async with monitor.patience():
                 await self._shut_down(supervisor, server, door)
             watching.cancel()
-            await asyncio.wait([watching])
-
-    async def _watch(self, monitor: Monitor) -> None:
-        try:
-            await monitor.run()
-        except Exception as error:  # noqa: BLE001 - a node that nobody watches over ends, and is started again
-            self._log("internal error", level="error", error=repr(error))
-            self._stop.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
 
     def _serve_metrics(self, monitor: Monitor, stack: contextlib.AsyncExitStack) -> None:
         address = self._config.node.metrics_listen
@@ -192,6 +187,8 @@ class Daemon:
                 await supervisor.signal(await supervisor.get(process), number)
 
     def _on_hangup(self) -> None:
+        if self._stop.is_set():
+            return
         self._notifier.reloading()
         try:
             config = self._reload()

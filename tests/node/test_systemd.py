@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import os
 import re
 import select
@@ -15,8 +17,12 @@ import pytest
 
 from tests.node.conftest import wait_until
 from timecraftd.api.v1 import node_pb2, process_pb2
+from timecraftd.config import load_config
+from timecraftd.daemon import Daemon
 from timecraftd.errors import ConfigError
+from timecraftd.monitor import Monitor
 from timecraftd.systemd import Notifier, Systemd, control_socket, is_journal, take_over
+from timecraftd.telemetry import EventLog
 
 PATIENCE_S = 30.0
 
@@ -201,3 +207,21 @@ def test_a_worker_that_hangs_does_not_keep_a_new_daemon_from_starting(make_node,
     assert f"pid={worker}" in node.told("worker doesn't answer")[0]
     wait_until(lambda: node.get(process.id).state == process_pb2.PROCESS_STATE_RUNNING)
     assert worker not in node.worker_pids()
+
+
+def test_a_node_that_nobody_watches_over_fails_in_order(tmp_path, monkeypatch):
+    """systemd starts again what fails, not what ends well."""
+
+    async def broken(_: Monitor) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Monitor, "run", broken)
+    told = io.StringIO()
+    config = load_config({"TIMECRAFT_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)})
+
+    async def run() -> None:
+        await Daemon(config, EventLog(stream=told), reload=lambda: config).run()
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        asyncio.run(run())
+    assert told.getvalue().splitlines()[-1] == "stopped"

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from timecraftd.errors import (
     ReplayRefusedError,
     StateBusyError,
     StateError,
+    StateFullError,
 )
 from timecraftd.model import (
     STATE_OF_END,
@@ -559,8 +560,7 @@ class Runtime:
             "last_seq": info.last_seq,
             "log_bytes": log_bytes(log_dir),
         }
-        self.registry.catalogue.update(process.id, **changes)
-        return replace(process, **changes)
+        return self._write_down(process, changes)
 
     def _write_crash(self, process: ProcessRecord, message: str, last_seq: int | None = None) -> ProcessRecord:
         changes: dict[str, Any] = {
@@ -570,7 +570,12 @@ class Runtime:
             "last_seq": last_seq,
             "log_bytes": log_bytes(self.registry.home.log_dir(process.id)),
         }
-        self.registry.catalogue.update(process.id, **changes)
+        return self._write_down(process, changes)
+
+    def _write_down(self, process: ProcessRecord, changes: dict[str, Any]) -> ProcessRecord:
+        """Without room in the state directory it is done when the process is next seen: that must not keep from `rm`."""
+        with suppress(StateFullError):
+            self.registry.catalogue.update(process.id, **changes)
         return replace(process, **changes)
 
     def _check_resumable(self, process: ProcessRecord) -> None:

@@ -65,6 +65,12 @@ class StateBusyError(StateError):
     code = "TC0008"
 
 
+class StateFullError(StateError):
+    """A state directory without room."""
+
+    code = "TC0029"
+
+
 class ObjectDamagedError(StateError):
     """A stored object, or a tree's file, whose bytes no longer match the digest."""
 

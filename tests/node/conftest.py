@@ -45,7 +45,7 @@ class Node:
         self.process: subprocess.Popen[bytes] | None = None
         self.channel: grpc.Channel | None = None
 
-    def start(self, *wrapper: str, **options: object) -> Node:
+    def start(self, *wrapper: str, connect_to: str = "", **options: object) -> Node:
         """Starts the daemon, by a command that executes it if one is given, and waits until it is ready."""
         begun = len(self.told("ready"))
         with self.log.open("ab") as log:
@@ -55,7 +55,7 @@ class Node:
             )  # fmt: skip
         wait_until(lambda: len(self.told("ready")) > begun or self.process.poll() is not None, READY_S)
         assert self.process.poll() is None, self.log.read_text()
-        self.connect(self.socket)
+        self.connect(connect_to or self.socket)
         return self
 
     def connect(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:

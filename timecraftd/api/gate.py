@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from timecraftd.api.errors import code_of, to_status
 from timecraftd.api.identity import NOBODY, Identity, Role, current
-from timecraftd.errors import AccessError, EngineError, TimecraftError
+from timecraftd.errors import AccessError, EngineError, TimecraftError, UsageError
 from timecraftd.telemetry import request_id
 
 READ = {
@@ -101,16 +102,18 @@ class Gate(grpc.aio.ServerInterceptor):
             if each is not None
         )
         wrap = self._streaming if handler.response_streaming else self._single
+        parse = _parser(handler.request_deserializer, streaming=handler.request_streaming)
         return make(
-            wrap(method, behaviour),
-            request_deserializer=handler.request_deserializer,
+            wrap(method, parse, behaviour),
+            request_deserializer=None,  # what can't be parsed is an error like others, told by us
             response_serializer=handler.response_serializer,
         )
 
-    def _single(self, method: str, behaviour: Any) -> Any:
-        async def call(request: Any, context: Any) -> Any:
+    def _single(self, method: str, parse: Callable[[Any], Any], behaviour: Any) -> Any:
+        async def call(raw: Any, context: Any) -> Any:
             with self._observed(method, context) as failed:
                 try:
+                    request = parse(raw)
                     self._admit(method, context, request)
                     return await behaviour(request, context)
                 except TimecraftError as error:
@@ -122,10 +125,11 @@ class Gate(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _streaming(self, method: str, behaviour: Any) -> Any:
-        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+    def _streaming(self, method: str, parse: Callable[[Any], Any], behaviour: Any) -> Any:
+        async def call(raw: Any, context: Any) -> AsyncIterator[Any]:
             with self._observed(method, context) as failed:
                 try:
+                    request = parse(raw)
                     self._admit(method, context, request)
                     async for response in behaviour(request, context):
                         yield response
@@ -206,3 +210,17 @@ def _request_id(context: Any) -> str:
         if key == REQUEST_ID and isinstance(value, str) and _REQUEST_ID_FORM.fullmatch(value):
             return value
     return secrets.token_hex(8)
+
+
+def _parser(deserialize: Callable[[bytes], Any], *, streaming: bool) -> Callable[[Any], Any]:
+    def parse(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            raise UsageError("request: its bytes aren't the message that the method takes", "see proto/") from None
+
+    async def parse_all(messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for data in messages:
+            yield parse(data)
+
+    return parse_all if streaming else parse

@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
-from timecraftd.errors import AmbiguousIdError, NotFoundError, StateBusyError, StateError, StateVersionError
+from timecraftd.errors import (
+    AmbiguousIdError,
+    NotFoundError,
+    StateBusyError,
+    StateError,
+    StateFullError,
+    StateVersionError,
+)
 from timecraftd.model import (
     DIGEST_SHORT,
     PREFIX_MIN,
@@ -251,10 +258,10 @@ class Catalogue:
                 raise StateBusyError(
                     f"catalogue {self._path}: another process keeps it locked", "try again, or end that process"
                 ) from error
-            next_step = "set TIMECRAFT_HOME to another directory"
             if code.startswith("SQLITE_FULL"):
-                next_step = "free space, for example with `timecraft prune`"
-            raise StateError(f"catalogue {self._path}: {error}", next_step) from error
+                next_step = "free space, for example with `timecraft rm` or `timecraft prune`"
+                raise StateFullError(f"catalogue {self._path}: {error}", next_step) from error
+            raise StateError(f"catalogue {self._path}: {error}", "set TIMECRAFT_HOME to another directory") from error
 
 
 def resolve_digest(kind: str, reference: str, digests: Iterable[Digest], names: dict[str, Digest]) -> Digest:

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from timecraftd.errors import StateBusyError, StateError, StateVersionError
+from timecraftd.errors import StateBusyError, StateError, StateFullError, StateVersionError
 from timecraftd.model import ProcessId
 
 LAYOUT_VERSION = 1
@@ -143,10 +143,11 @@ def state_errors(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else path
-        next_step = "set TIMECRAFT_HOME to a directory that you may write"
+        message = f"state directory {where}: {error.strerror}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            next_step = "free space, for example with `timecraft prune`"
-        raise StateError(f"state directory {where}: {error.strerror}", next_step) from error
+            next_step = "free space, for example with `timecraft rm` or `timecraft prune`"
+            raise StateFullError(message, next_step) from error
+        raise StateError(message, "set TIMECRAFT_HOME to a directory that you may write") from error
 
 
 def write_atomically(path: str, data: bytes) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from timecraftd.errors import NotFoundError, ObjectDamagedError
+from timecraftd.errors import NotFoundError, ObjectDamagedError, StateFullError
 from timecraftd.model import Digest, ModuleRecord, ObjectInfo, ObjectKind, ProcessId
 from timecraftd.registry.catalogue import Catalogue, resolve_digest
 from timecraftd.registry.home import Home, ProcessLock, state_errors
@@ -62,10 +62,18 @@ class Registry:
         """Removes a process's row and directory; the caller holds its lock."""
         import shutil  # slow to import, and not needed to run anything
 
-        self.catalogue.delete(process_id)
         directory = self.home.process_dir(process_id)
-        with state_errors(directory):
-            shutil.rmtree(directory, ignore_errors=not os.path.isdir(directory))
+
+        def remove_directory() -> None:
+            with state_errors(directory):
+                shutil.rmtree(directory, ignore_errors=not os.path.isdir(directory))
+
+        try:
+            self.catalogue.delete(process_id)
+        except StateFullError:  # its log is what takes the room
+            remove_directory()
+            self.catalogue.delete(process_id)
+        remove_directory()
 
     def resolve_object(self, kind: ObjectKind, reference: str) -> Digest:
         """An object by digest, prefix or name. Raises NotFoundError, AmbiguousIdError."""

@@ -13,8 +13,15 @@ from typing import Any, TypeVar
 from timecraftd.config import Config
 from timecraftd.embedded import Runtime
 from timecraftd.engine.request import RunRequest, decode_config
-from timecraftd.errors import CapacityError, NotFoundError, ProcessStateError, TimecraftError, WorkerLostError
-from timecraftd.model import ModuleRecord, ObjectKind, ProcessId, ProcessRecord, ProcessState
+from timecraftd.errors import (
+    CapacityError,
+    NotFoundError,
+    ProcessStateError,
+    StateError,
+    TimecraftError,
+    WorkerLostError,
+)
+from timecraftd.model import STATE_OF_END, ModuleRecord, ObjectKind, ProcessId, ProcessRecord, ProcessState
 from timecraftd.supervisor.changes import Changes
 from timecraftd.supervisor.journal import Journal, Submission
 from timecraftd.supervisor.restarts import RestartPolicy
@@ -432,7 +439,12 @@ class Supervisor:
         self.own(self._ended(arguments))
 
     async def _ended(self, arguments: dict[str, Any]) -> None:
-        record = await self.get(arguments["process"])
+        record = await self._ended_record(
+            arguments["process"],
+            state=STATE_OF_END.get(arguments["kind"], ProcessState.CRASHED),
+            exit_code=arguments["code"],
+            message=arguments["message"],
+        )
         end = End(record, tuple(arguments["backtrace"]), arguments["stats"], arguments["refused"] or "")
         self._finish(record, end)
 
@@ -446,14 +458,33 @@ class Supervisor:
         self._log("worker lost", level="warning", worker=worker.name, pid=worker.pid, processes=len(processes))
         for process in processes:
             with contextlib.suppress(NotFoundError):
-                record = await self.get(process)
+                record = await self._ended_record(
+                    process, state=ProcessState.CRASHED, exit_code=None, message="its host died"
+                )
                 self._finish(record, End(record))
+
+    async def _ended_record(self, process: str, **told: Any) -> ProcessRecord:
+        """A process that has ended; as its worker told it if the state directory takes no rows now."""
+        try:
+            record = await self.get(process)
+        except StateError as error:
+            self._log("process can't be written down", level="error", process=process, error=str(error))
+            live = self._live.get(process)
+            if live is None:
+                raise NotFoundError(f"process {process!r}: there is no such process") from None
+            return replace(live.record, ended_ns=self._runtime.now_ns(), **told)
+        # Without room for its row, a process looks as if its host had died.
+        return replace(record, **told) if record.state is ProcessState.CRASHED else record
 
     def _finish(self, record: ProcessRecord, end: End) -> None:
         live = self._forget(record.id)
         if live is None:
             return
-        follows = self._follow_up(live.submission, record, stopped=live.stopped)
+        follows = False
+        try:
+            follows = self._follow_up(live.submission, record, stopped=live.stopped)
+        except StateError as error:
+            self._log("restart not decided", level="error", process=record.id, error=str(error))
         if live.stdio is not None:
             live.stdio.handed_over()  # if it never ran: else its reader would wait for ever
         if not live.begun.done():

@@ -280,15 +280,16 @@ class Builder:
         self.run("make", "python.wasm", "pybuilddir.txt", f"-j{self.jobs}", f"LINKFORSHARED={linking}", cwd=folder)
 
     def results(self) -> None:
-        """`python.wasm` with the names of its functions, which profiles and backtraces show, and `python311.zip`."""
+        """`python.wasm` with the names of its functions, which profiles and backtraces show, and two archives."""
         folder = os.path.join(self.root, "python3.11")
         to = os.path.join(self.root, "results")
         os.makedirs(to)
         wasm = os.path.join(to, "python.wasm")
         self.run("llvm-strip-16", "--strip-debug", "-o", wasm, "python.wasm", cwd=folder)
-        packer = os.path.join(FOLDER, "recipe", "stdlib.py")
-        library = os.path.join(to, "python311.zip")
-        self.run("python3.11", "-I", "-S", "-W", "ignore", packer, folder, library, str(EPOCH_S), cwd=to)
+        for script, archive in (("stdlib.py", "python311.zip"), ("suite.py", "python311-tests.tar")):
+            packer = os.path.join(FOLDER, "recipe", script)
+            path = os.path.join(to, archive)
+            self.run("python3.11", "-I", "-S", "-W", "ignore", packer, folder, path, str(EPOCH_S), cwd=to)
         self.licences(os.path.join(to, "licences"))
 
     def licences(self, to: str) -> None:

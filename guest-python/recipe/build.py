@@ -278,7 +278,7 @@ class Builder:
         # Not for configure, which looks into objects. Linked as one program, json and re are a tenth faster.
         optimising = "-DNDEBUG -fwrapv -O3 -Wall -flto"
         # Behind what configure has chosen, the last of which counts.
-        linking = f"-flto -O3 -Wl,--lto-O3 -Wl,-z,stack-size={STACK_BYTES} -Wl,--initial-memory={MEMORY_BYTES}"
+        linking = f"-flto -Wl,--lto-O3 -Wl,-z,stack-size={STACK_BYTES} -Wl,--initial-memory={MEMORY_BYTES}"
         settings = (f"OPT={optimising}", f"LINKFORSHARED={linking}")
         self.run("make", "python.wasm", "pybuilddir.txt", f"-j{self.jobs}", *settings, cwd=folder)
 

@@ -52,9 +52,8 @@ class PythonRun:
         if path:
             environment["PYTHONPATH"] = ":".join(path)
         taken = {os.path.normpath(mount.guest) for mount in request.mounts}
-        given = [
-            _spec(mount) for mount in (*mounts, *self.program.mounts) if os.path.normpath(mount.guest) not in taken
-        ]
+        mounts += [mount for mount in self.program.mounts if mount.guest not in taken]
+        given = [_spec(mount) for mount in mounts]
         private = [] if "/" in taken else [mount for mount in PRIVATE if mount.guest not in taken]
         here = _current_directory((*request.mounts, *given))
         if here is not None:

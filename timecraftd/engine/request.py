@@ -64,8 +64,9 @@ class RunRequest:
 
     @property
     def private(self) -> list[str]:
-        """Directories that the process has for itself. If it has any, there is one for each mount: a list of directories
-        shows it.
+        """Directories that the process has for itself, by the guest's names.
+
+        If it has any, there is one for each mount, so that a list of directories shows it.
         """
         return [mount.guest for mount in self.mounts] if any(not mount.host for mount in self.mounts) else []
 

@@ -166,6 +166,13 @@ def test_the_files_that_a_program_sees(cli: Cli, scratch: Path):
     assert limits["disk_bytes"] == 1 << 30
 
 
+def test_the_interpreter_is_compiled_before_it_is_needed(cli: Cli):
+    """`doctor --warm` stores and compiles it; `doctor` tells."""
+    assert ", compiled\n" in cli("doctor", "--warm").out
+    assert ", compiled\n" in cli("doctor").out
+    assert "python.wasm" in cli("get", "module").out
+
+
 def test_what_a_guest_has_not(cli: Cli, scratch: Path):
     """Processes and threads are missing, and say so at once."""
     app = program(

@@ -138,6 +138,19 @@ def test_who_notices_nothing_is_ended_by_the_second(cli: Cli, scratch: Path):
     assert cli.process(process)["state"] == "killed"
 
 
+def test_a_program_in_the_background_is_interrupted(cli: Cli, scratch: Path):
+    """`kill -s INT` is Ctrl-C from elsewhere; other signals end the program as any other."""
+    app = scratch / "app.py"
+    app.write_text(dedent(SLEEP))
+    codes = []
+    for name in ("INT", "TERM"):
+        process = cli.detach(app)
+        wait_for(lambda process=process: cli("logs", process).out == "ready\n", "it is ready")
+        cli("kill", "-s", name, process)
+        codes.append(cli("wait", process, code=None).out.strip())
+    assert codes == ["7", "143"]
+
+
 def test_an_interrupted_program_is_resumed(cli: Cli, scratch: Path):
     """A host that dies after an interrupt loses none of it, nor what the program has in its `/tmp`."""
     host, process = begin(cli, scratch, GO_ON)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +26,14 @@ from timecraftd.engine.request import (
 from timecraftd.engine.runtime import Engine
 from timecraftd.engine.spec import LimitSpec, LogSpec, ModuleSpec, MountSpec, ReplaySpec, ResumeSpec, RunSpec
 from timecraftd.errors import (
-    LogDamagedError,
     LogError,
     ModuleError,
     NotFoundError,
     ObjectDamagedError,
     ProcessStateError,
-    ReplayDivergedError,
     ReplayRefusedError,
     StateBusyError,
     StateError,
-    TimecraftError,
 )
 from timecraftd.model import (
     STATE_OF_END,
@@ -44,6 +41,7 @@ from timecraftd.model import (
     ModuleFile,
     ModuleRecord,
     ObjectKind,
+    ProcessId,
     ProcessRecord,
     ProcessState,
     new_process_id,
@@ -54,103 +52,17 @@ from timecraftd.registry.home import Home, ProcessLock, boot_id, write_atomicall
 from timecraftd.registry.objects import digest_of
 from timecraftd.registry.private import make_private, private_path, remove_private
 from timecraftd.registry.registry import Registry
+from timecraftd.running import Running, Streams, never_went_on
 from timecraftd.units import format_size_exact
 
 if TYPE_CHECKING:
     from timecraftd.embedded_network import HostNetwork
-    from timecraftd.engine.runtime import Guest, Outcome
+    from timecraftd.engine.runtime import Outcome
     from timecraftd.recorder.logs import LogInfo
 
 MODULE_BYTES_MAX = 1 << 30
 LOG_BEGIN_S = 2.0
 LOG_POLL_S = 0.02
-NETWORK_STATE_S = 1.0
-"""How often what a running guest was granted and refused is written down."""
-RESUME_ERRORS: dict[str, type[TimecraftError]] = {
-    "log_failed": ReplayRefusedError,
-    "diverged": ReplayDivergedError,
-    "log_damaged": LogDamagedError,
-    "input_lost": ObjectDamagedError,
-    "log_ended": LogDamagedError,
-}
-"""Why a resumed process didn't get beyond its replay."""
-RESUME_NEXT_STEPS = {
-    "log_failed": "put things back as they were, then resume it again",
-    "diverged": "report it: a replay of the same module must not differ",
-    "log_damaged": "`timecraft replay` repeats what is left of it",
-    "input_lost": "import it again from an export",
-    "log_ended": "`timecraft replay` repeats what is left of it",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Streams:
-    """Host descriptors of a guest's standard streams; None is /dev/null."""
-
-    stdin: int | None = None
-    stdout: int | None = None
-    stderr: int | None = None
-
-
-class Running:
-    """A guest that runs, and the process that it is."""
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        process: ProcessRecord,
-        guest: Guest,
-        lock: ProcessLock,
-        network: HostNetwork | None,
-        *,
-        interruptible: bool,
-    ) -> None:
-        self.process = process
-        self.guest = guest
-        self.interruptible = interruptible
-        """Whether the guest understands interrupts."""
-        self.published = () if network is None else network.published
-        """Published ports, with those that were chosen: `[IP:]HOST:GUEST[/udp]`."""
-        self._runtime = runtime
-        self._lock = lock
-        self._network = network
-        if network is not None:
-            network.began()
-
-    def wait(self) -> Outcome:
-        """Waits for the end and writes it down.
-
-        Raises ReplayRefusedError, ReplayDivergedError, LogDamagedError if a resumed process didn't get to go on.
-        """
-        outcome = self._wait()
-        try:
-            self.process = self._runtime.write_end(self.process, outcome)
-        except StateError:
-            # A full disk takes neither log nor row. The log is the better reason; the row is put right when next seen.
-            if outcome.kind != "log_failed":
-                raise
-        finally:
-            self._lock.release()
-        error = RESUME_ERRORS.get(outcome.kind) if never_went_on(self.process, outcome) else None
-        if error is not None:
-            raise error(
-                f"process {self.process.id}: can't be resumed: {outcome.message}", RESUME_NEXT_STEPS[outcome.kind]
-            )
-        return outcome
-
-    def _wait(self) -> Outcome:
-        network = self._network
-        if network is None:
-            outcome = self.guest.wait()
-            assert outcome is not None, "waiting without a timeout lasts until the end"
-            return outcome
-        try:
-            while (outcome := self.guest.wait(NETWORK_STATE_S)) is None:
-                network.write_state()
-        finally:
-            network.close()
-        network.write_state()
-        return outcome
 
 
 class Runtime:
@@ -164,7 +76,7 @@ class Runtime:
         logs: Logs | None = None,
         now_ns: Callable[[], int] = time.time_ns,
         random_bytes: Callable[[int], bytes] = os.urandom,
-        compiling: Callable[[ModuleRecord], None] = lambda _module: None,
+        compiling: Callable[[ModuleRecord | None], None] = lambda _module: None,
     ) -> None:
         """`compiling` is told of each module that a run begins by compiling."""
         self.config = config
@@ -229,49 +141,112 @@ class Runtime:
         check_mounts(request.mounts)
         with self.registry.home.collection_lock(exclusive=False):
             module = self.store_module(source, source_name)
-            check_memory(module, source_name, request.limits)
-            request = replace(request, mounts=tuple(map(self._pinned, request.mounts)))
-            config = self.registry.objects.put(ObjectKind.CONFIG, encode_config(request))
-            runtime = self.registry.objects.put(
-                ObjectKind.RUNTIME, canonical_json(self.engine.build_info(request.nans))
-            )
-            now_ns = self.now_ns()
-            process = ProcessRecord(
-                id=new_process_id(now_ns, self._random_bytes(10)),
-                name=request.name,
-                module=module.digest,
-                module_name=source_name,
-                config=config,
-                runtime=runtime,
-                state=ProcessState.RUNNING,
-                created_ns=now_ns,
-                started_ns=now_ns,
-                pid=os.getpid(),
-                boot_id=boot_id(),
-                recorded=request.recorded,
-                restart_of=request.restart_of,
-            )
-            self.registry.create_process_dir(process.id)
-            make_private(self.registry.home.process_dir(process.id), request.private)
+            process, request = self._new_process(module, source_name, request, ProcessState.RUNNING)
             lock = self.registry.lock(process.id)
             lock.acquire()
             lock.claim()
             self.registry.catalogue.insert(process)
+        try:
+            return self._launch(process, request, lock, streams, trace_fd)
+        except BaseException:
+            self.registry.remove_process(process.id)
+            lock.release()
+            raise
+
+    def admit(self, module: ModuleRecord, source_name: str, request: RunRequest) -> ProcessRecord:
+        """Makes a process of a stored module, for a worker to begin. Raises ModuleError, MountError, StateError."""
+        check_mounts(request.mounts)
+        with self.registry.home.collection_lock(exclusive=False):
+            self.registry.objects.get(ObjectKind.MODULE, module.digest)
+            process, _ = self._new_process(module, source_name, request, ProcessState.QUEUED)
+            self.registry.catalogue.insert(process)
+            return process
+
+    def begin(self, process: ProcessRecord, streams: Streams, trace_fd: int | None) -> Running:
+        """Lets a queued process run.
+
+        Raises ProcessStateError, NotFoundError, MountError, StateError, LogError, EngineError; nothing ran then, and
+        the process is queued as before.
+        """
+        lock = self.registry.lock(process.id)
+        lock.acquire()
+        try:
+            process = self.registry.catalogue.get(process.id)
+            if process.state is not ProcessState.QUEUED:
+                raise ProcessStateError(f"process {process.id}: isn't queued, but {process.state}", "look at it again")
+            request = decode_config(self.registry.objects.get(ObjectKind.CONFIG, process.config))
+            request = replace(request, recorded=process.recorded)
+            lock.claim()
+            changes: dict[str, Any] = {"state": ProcessState.RUNNING, "started_ns": self.now_ns()}
+            changes |= {"pid": os.getpid(), "boot_id": boot_id()}
+            # Written before anything runs: what has run is never taken for queued.
+            self.registry.catalogue.update(process.id, **changes)
+            try:
+                return self._launch(replace(process, **changes), request, lock, streams, trace_fd)
+            except BaseException:
+                self.registry.catalogue.update(process.id, state=ProcessState.QUEUED)
+                raise
+        except BaseException:
+            lock.release()
+            raise
+
+    def fail(self, process_id: ProcessId, message: str, exit_code: int | None = None) -> ProcessRecord:
+        """Writes down that a queued process will never run, or, with an exit code, that it was killed."""
+        lock = self.registry.lock(process_id)
+        lock.acquire()
+        try:
+            state = ProcessState.FAILED if exit_code is None else ProcessState.KILLED
+            changes: dict[str, Any] = {"state": state, "exit_code": exit_code, "message": message[:4096]}
+            changes["ended_ns"] = self.now_ns()
+            self.registry.catalogue.update(process_id, **changes)
+            return self.registry.catalogue.get(process_id)
+        finally:
+            lock.release()
+
+    def _launch(
+        self, process: ProcessRecord, request: RunRequest, lock: ProcessLock, streams: Streams, trace_fd: int | None
+    ) -> Running:
         network = None
         try:
             network = self._network(process, request, resumed=False)
             spec = self._run_spec(process, request, streams, trace_fd, network)
             if not self.engine.is_compiled(spec.module):
-                self._compiling(module)
-            with naming_module(source_name):
+                self._compiling(self.registry.catalogue.module(process.module))
+            with naming_module(process.module_name):
                 guest = self.engine.run(spec)
         except BaseException:
             if network is not None:
                 network.close()
-            self.registry.remove_process(process.id)
-            lock.release()
             raise
-        return Running(self, process, guest, lock, network, interruptible=request.interruptible)
+        return Running(process, guest, lock, network, self.write_end, interruptible=request.interruptible)
+
+    def _new_process(
+        self, module: ModuleRecord, source_name: str, request: RunRequest, state: ProcessState
+    ) -> tuple[ProcessRecord, RunRequest]:
+        """A process without its row, and its request with all mounts pinned; the caller holds the collection lock."""
+        check_memory(module, source_name, request.limits)
+        request = replace(request, mounts=tuple(map(self._pinned, request.mounts)))
+        config = self.registry.objects.put(ObjectKind.CONFIG, encode_config(request))
+        runtime = self.registry.objects.put(ObjectKind.RUNTIME, canonical_json(self.engine.build_info(request.nans)))
+        now_ns = self.now_ns()
+        process = ProcessRecord(
+            id=new_process_id(now_ns, self._random_bytes(10)),
+            name=request.name,
+            module=module.digest,
+            module_name=source_name,
+            config=config,
+            runtime=runtime,
+            state=state,
+            created_ns=now_ns,
+            started_ns=now_ns,
+            pid=os.getpid(),
+            boot_id=boot_id(),
+            recorded=request.recorded,
+            restart_of=request.restart_of,
+        )
+        self.registry.create_process_dir(process.id)
+        make_private(self.registry.home.process_dir(process.id), request.private)
+        return process, request
 
     def resume(
         self, process: ProcessRecord, streams: Streams, trace_fd: int | None, *, trusted: bool = False
@@ -320,7 +295,7 @@ class Runtime:
                 network.close()
             lock.release()
             raise
-        return Running(self, resumed, guest, lock, network, interruptible=request.interruptible)
+        return Running(resumed, guest, lock, network, self.write_end, interruptible=request.interruptible)
 
     def write_end(self, process: ProcessRecord, outcome: Outcome) -> ProcessRecord:
         """Writes down how a live process ended; the caller holds its lock."""
@@ -728,14 +703,6 @@ class Runtime:
             on_full="continue" if request.on_full == "continue" else "stop",
             log_bytes_max=request.log_bytes_max,
         )
-
-
-def never_went_on(process: ProcessRecord, outcome: Outcome) -> bool:
-    """Whether a process was resumed, but ended in its replay: nothing was recorded, and it can be resumed as before.
-
-    An exit in the replay is the end: the host died between it and its record.
-    """
-    return process.epoch > 0 and outcome.last_seq is None and outcome.kind != "exit"
 
 
 def decode_object(kind: ObjectKind, digest: Digest, registry: Registry) -> dict[str, Any]:

@@ -73,13 +73,17 @@ test-rust: tools ## the crates' tests
 test-python: build guests ## pytest; choose with ARGS='-k name'
 	$(BIN)/pytest $(ARGS)
 
+.PHONY: python-suite
+python-suite: build ## all of CPython's own tests that the Python guest runs; writes docs/python-tests.md. One: MODULES=test_os
+	@$(BIN)/python -m tests.python_suite.run $(MODULES)
+
 .PHONY: conformance
 conformance: build ## run a wasi-testsuite folder recorded, then replayed: SUITE=DIR
 	@[ -n '$(SUITE)' ] || { echo 'usage: make conformance SUITE=DIR' >&2; exit 2; }
 	@$(BIN)/python tests/conformance/run.py --timecraft $(BIN)/timecraft -j 2 '$(SUITE)'
 
 .PHONY: soak
-soak: build guests ## tests that take long: crash recovery and resume at many points
+soak: build guests ## tests that take long: crash recovery and resume at many points, all of CPython's own tests
 	$(BIN)/pytest -m soak --timeout 3600 $(ARGS)
 
 FUZZ := cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir $(CARGO_TARGET_DIR) --bin smoke --

@@ -60,11 +60,12 @@ def run_timecraft(spec) -> dict:
     null = os.open(os.devnull, os.O_WRONLY)
     ring = f"/dev/shm/timecraft-bench-{os.getpid()}.ring"
     log = LogSpec(spec["log"], str(uuid.UUID(int=1)), b"{}", ring_path=ring) if spec.get("log") else None
-    mounts = tuple(MountSpec(host, guest, ro) for host, guest, ro in spec["mounts"])
+    mounts = tuple(MountSpec(*mount) for mount in spec["mounts"])
+    env = tuple(item.encode() for item in spec.get("env", ()))
     args = tuple(os.fsencode(arg) for arg in (spec["name"], *spec["args"]))
     begin = time.perf_counter_ns()
     guest = Engine().run(
-        RunSpec(module_spec(spec), args, mounts=mounts, stdout_fd=output.fileno(), stderr_fd=null, log=log)
+        RunSpec(module_spec(spec), args, env, mounts, stdout_fd=output.fileno(), stderr_fd=null, log=log)
     )
     touched = sample = 0
     if spec.get("sample_s"):

@@ -84,6 +84,8 @@ class Contenders:
         if not self.python.exists():
             call([sys.executable, "-m", "venv", str(BUILD / "venv")])
         call([str(self.python), "-m", "pip", "install", "--quiet", *REQUIREMENTS])
+        guest = ["--quiet", "--force-reinstall", "--no-deps", "--no-index", "--no-build-isolation"]
+        call([str(self.python), "-m", "pip", "install", *guest, str(ROOT / "guest-python")])
         if not self.wazero.exists():
             source = f"github.com/tetratelabs/wazero/cmd/wazero@{WAZERO}"
             call(["go", "install", source], env=self.environment | {"GOBIN": str(self.wazero.parent)})

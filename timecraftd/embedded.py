@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from timecraftd.config import Config
 from timecraftd.engine.compat import incompatibility, nans_of
-from timecraftd.engine.request import RunRequest, canonical_json, check_mounts, decode_config, encode_config
+from timecraftd.engine.request import (
+    RunRequest,
+    canonical_json,
+    check_mounts,
+    decode_config,
+    describe_grants,
+    encode_config,
+)
 from timecraftd.engine.runtime import Engine
 from timecraftd.engine.spec import LimitSpec, LogSpec, ModuleSpec, MountSpec, ReplaySpec, ResumeSpec, RunSpec
 from timecraftd.errors import (
@@ -44,6 +51,7 @@ from timecraftd.recorder.logs import Logs, log_bytes
 from timecraftd.recorder.ring import remove_ring, shared_ring_path
 from timecraftd.registry.home import Home, ProcessLock, boot_id, write_atomically
 from timecraftd.registry.objects import digest_of
+from timecraftd.registry.private import make_private, private_path, remove_private
 from timecraftd.registry.registry import Registry
 from timecraftd.running import Running, Streams, never_went_on
 from timecraftd.units import format_size_exact
@@ -238,6 +246,7 @@ class Runtime:
             restart_of=request.restart_of,
         )
         self.registry.create_process_dir(process.id)
+        make_private(self.registry.home.process_dir(process.id), request.private)
         return process, request
 
     def resume(
@@ -261,11 +270,12 @@ class Runtime:
             request = decode_config(self.registry.objects.get(ObjectKind.CONFIG, process.config))
             if process.imported and not trusted:
                 raise ReplayRefusedError(
-                    f"process {process.id}: was imported, and would get {_grants(request)}",
+                    f"process {process.id}: was imported, and would get {describe_grants(request)}",
                     "if you trust where it comes from, resume it with --trust",
                 )
             check_mounts(request.mounts)
             self._require_trees(process)
+            make_private(self.registry.home.process_dir(process.id), request.private)
             lock.claim()
             network = self._network(process, request, resumed=began)
             scratch_dir = os.path.join(self.registry.home.process_dir(process.id), "scratch")
@@ -309,6 +319,8 @@ class Runtime:
             "log_bytes": log_bytes(self.registry.home.log_dir(process.id)),
         }
         self.registry.catalogue.update(process.id, **changes)
+        if state is not ProcessState.CRASHED:
+            remove_private(self.registry.home.process_dir(process.id))
         return replace(process, **changes)
 
     def _recover_failed(self, process: ProcessRecord) -> int | None:
@@ -648,12 +660,13 @@ class Runtime:
         trace_fd: int | None,
         network: HostNetwork | None,
     ) -> RunSpec:
+        process_dir = self.registry.home.process_dir(process.id)
         return RunSpec(
             module=self._module_spec(process.module, request),
             args=request.args,
             env=request.env,
             mounts=tuple(
-                mount if tree is None else replace(mount, host=tree)
+                replace(mount, host=tree or mount.host or private_path(process_dir, mount.guest))
                 for mount, tree in zip(request.mounts, self._tree_paths(request.mounts), strict=True)
             ),
             stdin_fd=streams.stdin,
@@ -695,18 +708,6 @@ class Runtime:
             on_full="continue" if request.on_full == "continue" else "stop",
             log_bytes_max=request.log_bytes_max,
         )
-
-
-def _grants(request: RunRequest) -> str:
-    """What a process reaches of this machine, for people."""
-    mounts = [f"{m.host}{' (read-only)' if m.read_only else ''}" for m in request.mounts if m.tree is None]
-    grants = [f"the directories {', '.join(mounts)}" if mounts else "no directory, but the standard streams"]
-    network = request.network
-    if not network.is_empty:
-        asked = [*(text for text, _ in network.rules), *(f"-p {text}" for text in network.publish)]
-        asked += [*(f"-L {text}" for text in network.listen), *(f"-D {text}" for text in network.dial)]
-        grants.append(f"the network ({'; '.join(asked)})")
-    return " and ".join(grants)
 
 
 def decode_object(kind: ObjectKind, digest: Digest, registry: Registry) -> dict[str, Any]:

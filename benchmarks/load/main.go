@@ -1,6 +1,7 @@
 // Command load is the other side of network benchmarks, native:
 //
 //	load http ADDRESS CONNECTIONS DURATION  asks / over and over on each connection; prints rate and latencies
+//	load echo ADDRESS CONNECTIONS DURATION  the same with lines of 64 bytes, which must come back
 //	load accept                             accepts connections on a free port until they are closed
 //	load hold ADDRESS COUNT                 opens connections and keeps them until its standard input ends
 package main
@@ -24,6 +25,7 @@ const request = "GET / HTTP/1.1\r\nHost: bench\r\nUser-Agent: load\r\nAccept: */
 var (
 	headEnd = []byte("\r\n\r\n")
 	length  = []byte("\r\nContent-Length: ")
+	line    = append(bytes.Repeat([]byte("x"), 63), '\n')
 )
 
 func must(err error) {
@@ -54,8 +56,19 @@ func exchange(c net.Conn, buffer []byte) {
 	}
 }
 
+// echo sends a line and waits until it is back.
+func echo(c net.Conn, buffer []byte) {
+	_, err := c.Write(line)
+	must(err)
+	_, err = io.ReadFull(c, buffer[:len(line)])
+	must(err)
+	if !bytes.Equal(buffer[:len(line)], line) {
+		must(fmt.Errorf("answer: %.40q", buffer[:len(line)]))
+	}
+}
+
 // ask keeps one connection busy; it counts all exchanges, and returns how long those took that began in time.
-func ask(address string, begin, end time.Time, count *atomic.Int64) (took []time.Duration) {
+func ask(exchange func(net.Conn, []byte), address string, begin, end time.Time, count *atomic.Int64) (took []time.Duration) {
 	c, err := net.Dial("tcp", address)
 	must(err)
 	defer c.Close()
@@ -72,7 +85,7 @@ func ask(address string, begin, end time.Time, count *atomic.Int64) (took []time
 	return
 }
 
-func http(address string, connections int, duration time.Duration) {
+func load(exchange func(net.Conn, []byte), address string, connections int, duration time.Duration) {
 	warm := time.Now().Add(duration / 5) // what is asked before isn't timed, but counted
 	end := warm.Add(duration)
 	var wg sync.WaitGroup
@@ -82,7 +95,7 @@ func http(address string, connections int, duration time.Duration) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			all[i] = ask(address, warm, end, &count)
+			all[i] = ask(exchange, address, warm, end, &count)
 		}()
 	}
 	wg.Wait()
@@ -129,10 +142,10 @@ func main() {
 		return n
 	}
 	switch os.Args[1] {
-	case "http":
+	case "http", "echo":
 		duration, err := time.ParseDuration(os.Args[4])
 		must(err)
-		http(os.Args[2], number(os.Args[3]), duration)
+		load(map[string]func(net.Conn, []byte){"http": exchange, "echo": echo}[os.Args[1]], os.Args[2], number(os.Args[3]), duration)
 	case "accept":
 		accept()
 	case "hold":

@@ -12,7 +12,8 @@ from build import FOLDER, Builder, BuildError
 
 ARTIFACTS = os.path.join(FOLDER, "artifacts")
 PIN = os.path.join(FOLDER, "timecraft_python_guest", "pin.txt")
-RESULTS = ("python.wasm", "python311.zip")
+RECIPE = ("build", "stdlib", "suite")
+RESULTS = ("python.wasm", "python311.zip", "python311-tests.tar")
 
 
 def inputs() -> str:
@@ -27,7 +28,7 @@ def inputs() -> str:
 
 
 def input_files() -> Iterator[str]:
-    yield from (os.path.join(FOLDER, name) for name in ("sources.toml", "recipe/build.py", "recipe/stdlib.py"))
+    yield from (os.path.join(FOLDER, name) for name in ("sources.toml", *(f"recipe/{part}.py" for part in RECIPE)))
     for part in ("overlay", "patches", "shim"):
         for at, folders, files in os.walk(os.path.join(FOLDER, part)):
             folders.sort()

@@ -27,6 +27,6 @@ def stdlib() -> str:
 
 
 def digests() -> dict[str, str]:
-    """SHA-256 of `python.wasm` and `python311.zip`, and of `inputs`: all that they were built from."""
+    """SHA-256 of `python.wasm`, `python311.zip`, CPython's own tests, and `inputs`: all that they were built from."""
     with open(os.path.join(_FOLDER, "pin.txt"), encoding="ascii") as file:
         return {name: digest for digest, name in map(str.split, file)}

@@ -74,10 +74,13 @@ class Cli:
             home.mkdir()
             (home / "artifacts").symlink_to(artifacts_folder())
 
-    def __call__(self, *args: str | Path, stdin: bytes = b"", code: int | None = 0, **env: str) -> Done:
+    def __call__(
+        self, *args: str | Path, stdin: bytes = b"", code: int | None = 0, cwd: Path | None = None, **env: str
+    ) -> Done:
         """Runs a command to its end; its exit code must be `code`, if that isn't None."""
+        environment = self.environment | env
         done = subprocess.run(
-            [COMMAND, *args], input=stdin, capture_output=True, timeout=TIMEOUT_S, env=self.environment | env
+            [COMMAND, *args], input=stdin, capture_output=True, timeout=TIMEOUT_S, env=environment, cwd=cwd
         )
         ended = Done(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
         assert "Traceback" not in ended.stderr, ended.stderr
@@ -106,9 +109,11 @@ class Cli:
         for ring in (self.home / "processes").glob("*/log/ring"):
             Path(ring.read_text().strip()).unlink(missing_ok=True)
 
-    def run(self, *args: str | Path, code: int | None = 0, stdin: bytes = b"") -> tuple[str, Done]:
+    def run(
+        self, *args: str | Path, code: int | None = 0, stdin: bytes = b"", cwd: Path | None = None
+    ) -> tuple[str, Done]:
         """`timecraft run`: the process id, and the end with the id cut from its standard error."""
-        done = self("run", *args, code=code, stdin=stdin)
+        done = self("run", *args, code=code, stdin=stdin, cwd=cwd)
         first, _, rest = done.stderr.partition("\n")
         assert len(first) == 36, done.shown
         return first, Done(done.code, done.stdout, rest)

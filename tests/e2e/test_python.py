@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -126,6 +127,50 @@ def test_asyncio_on_the_own_loopback(cli: Cli, scratch: Path):
     process, done = cli.run(program(scratch, ECHO))
     assert done.out == "answered 4\n", done.shown
     assert "the same to the end" in cli("replay", "--verify", process).out
+
+
+def test_the_files_that_a_program_sees(cli: Cli, scratch: Path):
+    """It begins where the command is run, if it sees that; it has a `/tmp` of its own, bounded, and else nothing."""
+    app = program(
+        scratch,
+        """
+        import os, sys, tempfile
+
+        print(os.getcwd(), sorted(os.listdir("/")), len(os.listdir("/tmp")))
+        with tempfile.TemporaryFile() as file:
+            file.write(b"x" * 100_000)
+        os.makedirs("/tmp/a/b")
+        for path in ("/etc/passwd", "new"):
+            try:
+                open(path, "r" if path == "/etc/passwd" else "w")
+            except OSError as error:
+                print(path, type(error).__name__)
+        print(open("note").read() if os.path.exists("note") else "no note")
+        """,
+    )
+    (scratch / "note").write_text("a note")
+    roots = sorted({"usr", "tmp", scratch.parts[1]})
+    here, elsewhere = scratch, scratch.parent
+    process, done = cli.run(app, cwd=here)
+    assert done.out.splitlines()[0].startswith(f"{here} {roots}"), done.shown
+    assert done.out.splitlines()[1:] == ["/etc/passwd FileNotFoundError", "new OSError", "a note"]
+    assert cli.replay(process).out == done.out
+    assert not (cli.process_dir(process) / "root").exists()
+    _, done = cli.run(app, cwd=elsewhere)
+    assert done.out.splitlines()[0].startswith("/ ")
+    assert done.out.splitlines()[-1] == "no note"
+    _, done = cli.run("--dir", f"{here}:/here", app, cwd=here)
+    assert done.out.splitlines()[0].startswith("/here ")
+    assert (here / "new").exists()
+    limits = json.loads(cli("describe", "process", process, "-o", "json").stdout)["limits"]
+    assert limits["disk_bytes"] == 1 << 30
+
+
+def test_the_interpreter_is_compiled_before_it_is_needed(cli: Cli):
+    """`doctor --warm` stores and compiles it; `doctor` tells."""
+    assert ", compiled\n" in cli("doctor", "--warm").out
+    assert ", compiled\n" in cli("doctor").out
+    assert "python.wasm" in cli("get", "module").out
 
 
 def test_what_a_guest_has_not(cli: Cli, scratch: Path):

@@ -57,7 +57,7 @@ def test_the_package_holds_what_is_pinned():
     assert digests["python.wasm"] == digest(Path(guest.module()).read_bytes())
     assert digests["python311.zip"] == digest(Path(guest.stdlib()).read_bytes())
     assert (FOLDER / "timecraft_python_guest" / "pin.txt").read_text().split() == [
-        word for name in ("inputs", "python.wasm", "python311.zip") for word in (digests[name], name)
+        word for name, digest_of in digests.items() for word in (digest_of, name)
     ]
     installed = distribution("timecraft-python-guest")
     assert installed.version.startswith(guest.VERSION + ".")

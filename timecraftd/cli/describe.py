@@ -53,5 +53,5 @@ def _line(item: object) -> str:
     if "host" in item and "guest" in item:
         mode = " (read-only)" if item["read_only"] else ""
         mode = f" (immutable, tree {item['tree'][:DIGITS]})" if item.get("tree") else mode
-        return f"{item['host']} at {item['guest']}{mode}"
+        return f"{item['host'] or 'a directory of its own'} at {item['guest']}{mode}"
     return " ".join(str(value) for value in item.values() if value != "")

@@ -16,7 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    """Ends each guest as the signal would end a program that doesn't handle it; the end is recorded."""
+    """Ends each guest as the signal would end a program that doesn't handle it; the end is recorded.
+
+    INT interrupts a guest that understands interrupts, as Ctrl-C does.
+    """
     number = parse_signal(args.signal)
     processes = [(reference, context.target.process(reference)) for reference in args.ids]
     for reference, process in processes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from timecraftd.cli.context import Context, tell
@@ -20,6 +21,10 @@ ENVIRONMENT = {
 }
 """Unless the user says otherwise."""
 CERTIFICATES_FOLDER = "/etc/ssl/certs"
+PRIVATE = (MountSpec("", "/", read_only=True), MountSpec("", "/tmp"))  # noqa: S108 (the guest's)
+"""Unless something else is mounted there."""
+PRIVATE_BYTES_MAX = 1 << 30
+"""How much a program may write if it may write to nothing but its own directories, and no `--disk` says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +47,27 @@ class PythonRun:
         if authorities is not None:
             mounts.append(Mount(authorities, CERTIFICATES_FOLDER, immutable=True))
             environment["SSL_CERT_FILE"] = f"{CERTIFICATES_FOLDER}/{os.path.basename(authorities)}"
-        taken = {mount.guest for mount in request.mounts}
-        mounts += [mount for mount in self.program.mounts if mount.guest not in taken]
         names = {item.partition(b"=")[0] for item in request.env}
         path = [programs.PACKAGES_FOLDER] * bool(self.venv or self.requirements) + list(self.program.path)
         if path:
             environment["PYTHONPATH"] = ":".join(path)
+        taken = {os.path.normpath(mount.guest) for mount in request.mounts}
+        mounts += [mount for mount in self.program.mounts if mount.guest not in taken]
+        given = [_spec(mount) for mount in mounts]
+        private = [] if "/" in taken else [mount for mount in PRIVATE if mount.guest not in taken]
+        here = _current_directory((*request.mounts, *given))
+        if here is not None:
+            environment["PWD"] = here
+        limits = request.limits
+        if limits.disk_bytes is None and all(mount.read_only for mount in request.mounts):
+            limits = replace(limits, disk_bytes=PRIVATE_BYTES_MAX)
         request = replace(
             request,
             args=tuple(os.fsencode(arg) for arg in (programs.INTERPRETER, *self.program.args)),
             env=(*(f"{k}={v}".encode() for k, v in environment.items() if k.encode() not in names), *request.env),
-            mounts=(*request.mounts, *(_spec(mount) for mount in mounts)),
+            mounts=(*request.mounts, *given, *private),
+            limits=limits,
+            interruptible=True,
         )
         return (programs.interpreter(package), self.program.name), request
 
@@ -118,3 +133,16 @@ def _authorities() -> str | None:
 
 def _spec(mount: Mount) -> MountSpec:
     return MountSpec(mount.host, mount.guest, read_only=True, tree="" if mount.immutable else None)
+
+
+def _current_directory(mounts: Sequence[MountSpec]) -> str | None:
+    """The guest's name of the directory that the command is run in, None if it sees nothing of it."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        return None
+    above = [mount for mount in mounts if mount.host and os.path.commonpath([mount.host, here]) == mount.host]
+    if not above:
+        return None
+    nearest = max(above, key=lambda mount: len(mount.host))
+    return os.path.normpath(os.path.join(nearest.guest, os.path.relpath(here, nearest.host)))

@@ -62,6 +62,14 @@ class RunRequest:
     interruptible: bool = False
     """Whether the guest understands interrupts: else SIGINT ends it."""
 
+    @property
+    def private(self) -> list[str]:
+        """Directories that the process has for itself, by the guest's names.
+
+        If it has any, there is one for each mount, so that a list of directories shows it.
+        """
+        return [mount.guest for mount in self.mounts] if any(not mount.host for mount in self.mounts) else []
+
 
 def canonical_json(value: object) -> bytes:
     """JSON in the one form that digests are made of."""
@@ -147,6 +155,18 @@ def _decode_network(value: dict[str, Any]) -> NetworkRequest:
 def check_mounts(mounts: tuple[MountSpec, ...]) -> None:
     """Whether all directories to mount are there; those of trees are the registry's. Raises MountError."""
     for mount in mounts:
-        if mount.tree is None and not os.path.isdir(mount.host):
+        if mount.host and mount.tree is None and not os.path.isdir(mount.host):
             reason = "is not a directory" if os.path.lexists(mount.host) else "there is no such directory"
             raise MountError(f"mount {mount.host}: {reason}", "create it, or correct --dir")
+
+
+def describe_grants(request: RunRequest) -> str:
+    """What a process reaches of this machine, for people."""
+    mounts = [f"{m.host}{' (read-only)' if m.read_only else ''}" for m in request.mounts if m.host and m.tree is None]
+    grants = [f"the directories {', '.join(mounts)}" if mounts else "no directory, but the standard streams"]
+    network = request.network
+    if not network.is_empty:
+        asked = [*(text for text, _ in network.rules), *(f"-p {text}" for text in network.publish)]
+        asked += [*(f"-L {text}" for text in network.listen), *(f"-D {text}" for text in network.dial)]
+        grants.append(f"the network ({'; '.join(asked)})")
+    return " and ".join(grants)

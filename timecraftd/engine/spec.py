@@ -19,6 +19,7 @@ class MountSpec:
     """A host directory that the guest sees at `guest`."""
 
     host: str
+    """Empty: a directory of the process's own, which is empty at its start and removed at its end."""
     guest: str
     read_only: bool = False
     tree: str | None = None

@@ -19,6 +19,7 @@ for name in [name for name in os.environ if name.startswith("TIMECRAFT_")]:
 def state_directory(tmp_path_factory):
     """A test that forgets to choose a state directory gets a temporary one, not the user's."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("xdg-state"))
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("xdg-config"))
 
 
 @pytest.fixture

@@ -417,11 +417,14 @@ class Runtime:
         self._check_began(process)
         deadline = time.monotonic() + LOG_BEGIN_S
         while True:
+            # The log of a process that has just begun comes with its first block, and that with its first record.
+            last_try = process.state is not ProcessState.RUNNING or time.monotonic() >= deadline
             try:
-                return self.logs.info(self.registry.home.log_dir(process.id))
+                info = self.logs.info(self.registry.home.log_dir(process.id))
+                if info.records or last_try:
+                    return info
             except LogError:
-                # The log of a process that has just begun comes with its first block.
-                if process.state is not ProcessState.RUNNING or time.monotonic() >= deadline:
+                if last_try:
                     raise
             time.sleep(LOG_POLL_S)
 

@@ -298,7 +298,7 @@ def test_restarts_are_followed_and_called_off(at_node: Command) -> None:
     assert process.stdout.read(26) == b"hello, world\n" * 2
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 130
+    assert process.returncode in (0, 130)  # a guest may be faster than the signal
     time.sleep(1.0)  # longer than the wait before the next start
     (newest,) = json.loads(at_node("ps", "-n", "1", "-o", "json").stdout)
     assert newest["id"] in err.decode()

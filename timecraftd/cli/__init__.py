@@ -35,8 +35,6 @@ VERBS = {
 }
 """Verb to what it does. `timecraft VERB` is `timecraftd/cli/VERB.py` (`import` is `import_.py`)."""
 
-WITHOUT_TARGET = ("context", "config", "completion")
-
 LATER = {
     "profile": "profiles come in a later version",
     "query": "queries come in a later version (`export log --format jsonl` gives the records)",
@@ -128,14 +126,12 @@ def _take_target(arguments: list[str], context: Context) -> list[str]:
 
 def run_verb(program: str, verb: str, description: str, arguments: list[str], context: Context) -> int:
     """Parses the arguments of a verb and runs it; returns its exit code."""
-    from timecraftd.cli.parser import Parser, load_verb
+    from timecraftd.cli.parser import Parser, add_target, load_verb
 
     module = load_verb(verb)
     parser = Parser(prog=f"{program} {verb}", description=description)
     module.add_arguments(parser)
-    if verb not in WITHOUT_TARGET:
-        parser.add_argument("--node", metavar="ADDRESS", help="ask this node: HOST:PORT or a socket's path")
-        parser.add_argument("--context", metavar="NAME", help="ask the node of this context")
+    add_target(parser, verb)
     try:
         parsed = parser.parse_args(arguments)
     except SystemExit:  # --help was printed

@@ -56,12 +56,14 @@ def run(args: argparse.Namespace, _context: Context) -> int:
 def whole_parser() -> argparse.ArgumentParser:
     """One parser with all verbs."""
     from timecraftd.cli import VERBS
-    from timecraftd.cli.parser import load_verb
+    from timecraftd.cli.parser import add_target, load_verb
 
     parser = argparse.ArgumentParser(prog="timecraft")
     verbs = parser.add_subparsers(dest="verb")
     for verb, text in VERBS.items():
-        load_verb(verb).add_arguments(verbs.add_parser(verb, help=text))
+        of_verb = verbs.add_parser(verb, help=text)
+        load_verb(verb).add_arguments(of_verb)
+        add_target(of_verb, verb)
     return parser
 
 

@@ -14,6 +14,7 @@ from timecraftd.errors import UsageError
 from timecraftd.units import parse_duration_ns, parse_size
 
 FORMATS = ("text", "json", "yaml")
+WITHOUT_TARGET = ("context", "config", "completion", "token")
 WIDTH = 80
 WIDTH_MIN = 40
 
@@ -56,6 +57,14 @@ def load_verb(verb: str) -> Verb:
     name = {"import": "import_", "context": "context_"}.get(verb, verb)
     module: Verb = importlib.import_module(f"timecraftd.cli.{name}")
     return module
+
+
+def add_target(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Adds `--node` and `--context` to a verb that asks for processes."""
+    if verb not in WITHOUT_TARGET:
+        group = parser.add_argument_group("where", "without these: as `timecraft context list` shows")
+        group.add_argument("--node", metavar="ADDRESS", help="a node: HOST:PORT (TLS), or the path of its socket")
+        group.add_argument("--context", metavar="NAME", help="the node of a context; `embedded` is none")
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:

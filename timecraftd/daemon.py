@@ -22,7 +22,7 @@ from timecraftd.api.process import ProcessService
 from timecraftd.api.record import RecordService
 from timecraftd.api.server import Certificates, Server, Services
 from timecraftd.api.view import ViewService
-from timecraftd.config import Config, NodeConfig
+from timecraftd.config import SECTIONS, Config, NodeConfig, to_table
 from timecraftd.embedded import Runtime
 from timecraftd.errors import ConfigError, StateBusyError
 from timecraftd.monitor import Monitor
@@ -38,6 +38,8 @@ THREADS_MAX = 32
 """What blocks is done in so many threads."""
 MEMORY_PART = 0.8
 CALLS_GRACE_S = 2.0
+RELOADED = {"node.log_format"}
+"""Keys whose new values SIGHUP brings; of files that are named, it brings the new contents."""
 NO_SYSTEMD = Systemd()
 _SOCKET_NAME = "node.sock"
 
@@ -201,12 +203,8 @@ class Daemon:
             if certificates is not None and self._server is not None:
                 self._server.renew(certificates)
             self._log.form = config.node.log_format
-            fixed = sorted(
-                key
-                for key in type(config.node).__slots__
-                if getattr(config.node, key) != getattr(self._config.node, key) and key != "log_format"
-            )
-            self._log("reloaded", needs_restart=",".join(fixed))
+            fixed = changed_keys(self._config, config) - RELOADED
+            self._log("reloaded", needs_restart=",".join(sorted(fixed)))
         self._notifier.ready()
 
 
@@ -271,6 +269,18 @@ def read_certificates(node: NodeConfig) -> Certificates:
             f"node.tls_client_ca_file {node.tls_client_ca_file}: {error}", "give certificates of authorities, as PEM"
         ) from None
     return found
+
+
+def changed_keys(before: Config, after: Config) -> set[str]:
+    """Keys of the configuration whose values differ, such as `node.listen`."""
+    old, new = to_table(before), to_table(after)
+    changed = {"home"} if before.home != after.home else set()
+    for section in SECTIONS:
+        had, has = old[section], new[section]
+        assert isinstance(had, dict), "it is a section"
+        assert isinstance(has, dict), "it is a section"
+        changed |= {f"{section}.{key}" for key in has if has[key] != had[key]}
+    return changed
 
 
 def memory_bytes_max(config: Config) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import re
 import select
@@ -135,6 +136,16 @@ def test_a_node_tells_of_its_life(make_node, manager):
     manager.until("EXTEND_TIMEOUT_USEC")
     assert node.process.wait(PATIENCE_S) == 0
     assert "NOTIFY_SOCKET" not in "".join(node.log.read_text())
+
+
+def test_a_reload_takes_what_it_can_and_says_what_it_can_not(make_node):
+    node = make_node().start()
+    text = node.config.read_text()
+    node.config.write_text(f'{text}log_format = "json"\nqueue_max = 7\n[limits]\nopen_files_max = 77\n')
+    node.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: '"event": "reloaded"' in node.log.read_text())
+    (line,) = [line for line in node.log.read_text().splitlines() if "reloaded" in line]
+    assert json.loads(line)["needs_restart"] == "limits.open_files_max,node.queue_max"
 
 
 def test_workers_do_not_inherit_what_is_between_the_node_and_systemd(make_node, manager):

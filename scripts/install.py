@@ -8,6 +8,7 @@ nothing that is installed knows of it.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -81,6 +82,8 @@ def main() -> int:
     parser.add_argument("--pip-flag", action="append", default=[], help="passed on to `pip install`")
     options = parser.parse_args()
     os.umask(0o022)
+    if importlib.util.find_spec("ensurepip") is None:
+        sys.exit(f"error: {sys.executable} can't make virtual environments: apt install python3-venv")
     if not options.prefix.is_absolute():
         sys.exit(f"error: PREFIX {options.prefix}: isn't absolute")
     install(options.wheel, options.destdir or Path("/"), options.prefix, pip_flags=options.pip_flag)

@@ -588,7 +588,7 @@ class Runtime:
         return self._write_down(process, changes)
 
     def _write_down(self, process: ProcessRecord, changes: dict[str, Any]) -> ProcessRecord:
-        """Without room in the state directory it is done when the process is next seen: that must not keep from `rm`."""
+        """Without room in the state directory it is done when the process is next seen: that must not prevent `rm`."""
         with suppress(StateFullError):
             self.registry.catalogue.update(process.id, **changes)
         return replace(process, **changes)

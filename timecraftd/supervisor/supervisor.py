@@ -8,6 +8,7 @@ import signal
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from signal import SIGTERM
 from typing import Any, TypeVar
 
 from timecraftd.config import Config
@@ -545,6 +546,9 @@ class Supervisor:
             self._journal.settle(record.id)
             self.totals.count("restarts")
             self._log("process restarted", process=process.id, restart_of=record.id)
+            if record.id in self._called_off:  # while it was being started
+                self._called_off.discard(record.id)
+                await self.signal(process, SIGTERM)
             if record.id in self._called_off:
                 self._called_off.discard(record.id)
                 await self.signal(process, signal.SIGTERM)

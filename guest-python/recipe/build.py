@@ -191,7 +191,7 @@ class Builder:
         for name in names:
             self.run("wasi-cc", *flags, "-c", os.path.join(shim, name + ".c"), "-o", name + ".o", cwd=objects)
         archive = os.path.join(self.libraries, "libc.a")
-        replaced = "accept.o clock_nanosleep.o futimens.o getsockopt.o recv.o send.o utimensat.o"
+        replaced = "accept.o clock_nanosleep.o futimens.o getsockopt.o recv.o select.o send.o utimensat.o"
         self.run("wasi-ar", "d", archive, *replaced.split(), cwd=objects)
         self.run("wasi-ar", "qs", archive, *(name + ".o" for name in names), cwd=objects)
 

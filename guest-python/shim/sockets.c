@@ -5,7 +5,9 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/select.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "abi.h"
@@ -309,4 +311,23 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
     if (translate(level, name, &abi_level, &abi_name) != 0)
         return -1;
     return result(abi_sock_setsockopt(fd, abi_level, abi_name, value, length));
+}
+
+/* ---- waiting */
+
+/* Nothing exceptional ever happens here: there is no urgent data. wasi-libc refuses to wait for it at all. */
+int select(int count, fd_set *restrict readable, fd_set *restrict writable, fd_set *restrict exceptional,
+           struct timeval *restrict timeout) {
+    struct timespec wait = {0};
+
+    if (timeout != NULL) {
+        if (timeout->tv_usec < 0 || timeout->tv_usec >= 1000000)
+            return result(EINVAL);
+        wait.tv_sec = timeout->tv_sec;
+        wait.tv_nsec = (long)timeout->tv_usec * 1000;
+    }
+    int ready = pselect(count, readable, writable, NULL, timeout != NULL ? &wait : NULL, NULL);
+    if (ready >= 0 && exceptional != NULL)
+        FD_ZERO(exceptional);
+    return ready;
 }

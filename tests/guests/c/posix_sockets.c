@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -129,6 +130,25 @@ static void nonblocking(void) {
     close(server);
 }
 
+static void waiting(void) {
+    int fds[2];
+    fd_set readable, writable, exceptional;
+    struct timeval wait = {0, 1000}, wrong = {0, 1000000};
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+    FD_ZERO(&readable), FD_ZERO(&writable), FD_ZERO(&exceptional);
+    FD_SET(fds[0], &readable), FD_SET(fds[0], &exceptional);
+    CHECK(select(fds[0] + 1, &readable, NULL, &exceptional, &wait) == 0);
+    CHECK(!FD_ISSET(fds[0], &readable) && !FD_ISSET(fds[0], &exceptional));
+    CHECK(send(fds[1], "x", 1, 0) == 1);
+    FD_SET(fds[0], &readable), FD_SET(fds[1], &writable), FD_SET(fds[0], &exceptional);
+    CHECK(select(FD_SETSIZE, &readable, &writable, &exceptional, NULL) == 2);
+    CHECK(FD_ISSET(fds[0], &readable) && FD_ISSET(fds[1], &writable) && !FD_ISSET(fds[0], &exceptional));
+    FAILS(select(FD_SETSIZE, &readable, NULL, NULL, &wrong), EINVAL);
+    FAILS(select(-1, &readable, NULL, NULL, &wait), EINVAL);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 static void datagrams(void) {
     struct sockaddr_in a_at = ipv4("127.0.0.1", 0), b_at = a_at, from;
     socklen_t length = sizeof(a_at);
@@ -209,6 +229,7 @@ int main(void) {
     opening();
     streams();
     nonblocking();
+    waiting();
     datagrams();
     ipv6();
     options();

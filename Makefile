@@ -105,7 +105,7 @@ bench: tools guests ## measure the release build beside wasmtime and wazero; ARG
 # ---- lint
 
 .PHONY: lint
-lint: lint-fast clippy deny ## all static checks
+lint: lint-fast clippy protos-check deny ## all static checks
 
 .PHONY: lint-fast
 lint-fast: build ## the static checks that take seconds: ruff, mypy, stubtest, import-linter, rustfmt
@@ -121,6 +121,12 @@ lint-fast: build ## the static checks that take seconds: ruff, mypy, stubtest, i
 clippy: tools ## clippy, pedantic, on all targets
 	@# A target directory of its own: other settings of pyo3's build than maturin's would have both build it each time.
 	PYO3_BUILD_EXTENSION_MODULE=1 cargo clippy --target-dir $(CARGO_TARGET_DIR)/lint --workspace --all-targets --locked --quiet -- -D warnings
+
+BUF := go run github.com/bufbuild/buf/cmd/buf@v1.75.0
+
+.PHONY: protos-check
+protos-check: ## lint proto/ by buf, and see that nothing breaks clients of proto/baseline.binpb
+	cd proto && $(BUF) lint && $(BUF) breaking --against baseline.binpb
 
 .PHONY: deny
 deny: ## licences, advisories and sources of the Rust dependencies, by cargo-deny if it is installed

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,8 @@ BUILD = HERE / "build"
 GUESTS = HERE / "guests" / "build"
 WAZERO = "v1.12.0"
 WASMTIME = "50.0.1"
-REQUIREMENTS = [f"wasmtime=={WASMTIME}", "zstandard>=0.23", "lz4>=4.3", "crc32c>=2.7", "pyyaml>=6.0", "shtab>=1.7"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENTS = [f"wasmtime=={WASMTIME}", "zstandard>=0.23", *PROJECT["dependencies"]]
 PRINTED = re.compile(r"^(\w+) (\S+) (\S+)$", re.MULTILINE)
 
 

@@ -23,12 +23,13 @@ from contenders import BUILD, ROOT, WASMTIME, WAZERO, BenchError, Contenders
 from measures import CASES as ALONE
 from measures import Bench
 from network import CASES as ON_THE_NETWORK
+from node import CASES as ON_A_NODE
 from python_guest import CASES as IN_PYTHON
 
 HERE = Path(__file__).resolve().parent
 ROUNDS, ROUNDS_QUICK = 7, 2
 SCALE_QUICK = 0.1
-CASES = ALONE | ON_THE_NETWORK | IN_PYTHON
+CASES = ALONE | ON_THE_NETWORK | IN_PYTHON | ON_A_NODE
 
 
 def main() -> int:

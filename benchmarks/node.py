@@ -80,8 +80,8 @@ class Client:
 
 
 @contextmanager
-def node(bench: Bench, settings: str = "") -> Iterator[tuple[Client, int, float]]:
-    """A daemon on the bench's state directory: a client, its process id, and the seconds to READY."""
+def node(bench: Bench, settings: str = "") -> Iterator[tuple[Client, float]]:
+    """A daemon on the bench's state directory: a client, and the seconds to READY."""
     it = bench.contenders
     config = BUILD / "node.toml"
     config.write_text(f'[node]\nname = "bench"\nprocesses_max = 4096\nworker_processes_max = 4096\n{settings}\n')
@@ -95,7 +95,7 @@ def node(bench: Bench, settings: str = "") -> Iterator[tuple[Client, int, float]
         ready_s = time.perf_counter() - begun
         client = Client(bench)
         try:
-            yield client, daemon.process.pid, ready_s
+            yield client, ready_s
         finally:
             client.channel.close()
             daemon.process.send_signal(signal.SIGTERM)
@@ -106,13 +106,13 @@ def ready(bench: Bench) -> None:
     """To READY with many finished processes in the catalogue."""
     hello = TEST_GUESTS / "hello.wat"
     with state(bench, str(hello)):
-        with node(bench) as (client, _, _):
+        with node(bench) as (client, _):
             process = client.run(client.upload(hello.read_bytes(), "hello.wat"))
             client.wait(process)
         fill(bench.contenders.home / "catalogue.db", process, bench.count(FINISHED))
 
         def turn() -> None:
-            with node(bench) as (_, _, ready_s):
+            with node(bench) as (_, ready_s):
                 bench.samples.add("node-ready", ready_s * 1e3, "ms")
 
         bench.take_turns({"ready": turn}, lambda: None)
@@ -133,7 +133,7 @@ def calls(bench: Bench) -> None:
     from timecraftd.api.v1 import process_pb2
 
     sleeper = TEST_GUESTS / "sleep_forever.wat"
-    with state(bench, str(sleeper)), node(bench, '[record]\nring_bytes = "4MiB"') as (client, _, _):
+    with state(bench, str(sleeper)), node(bench, '[record]\nring_bytes = "4MiB"') as (client, _):
         module = client.upload(sleeper.read_bytes(), "sleeper.wat")
         ids = [client.run(module) for _ in range(bench.count(RUNNING))]
 
@@ -153,7 +153,7 @@ def calls(bench: Bench) -> None:
 def first_output(bench: Bench) -> None:
     """A Go hello, its machine code cached: from the request to its first output; and how many end in a second."""
     hello = GUESTS / "hello.wasm"
-    with state(bench, str(hello)), node(bench, '[record]\nring_bytes = "4MiB"') as (client, _, _):
+    with state(bench, str(hello)), node(bench, '[record]\nring_bytes = "4MiB"') as (client, _):
         module = client.upload(hello.read_bytes(), "hello.wasm")
 
         def first() -> None:
@@ -178,7 +178,7 @@ def stdout(bench: Bench) -> None:
     size = bench.count(FLOOD_MIB)
     source = FLOOD % (size * 16)
     (BUILD / "flood.wat").write_text(source)
-    with state(bench, str(BUILD / "flood.wat")), node(bench) as (client, _, _):
+    with state(bench, str(BUILD / "flood.wat")), node(bench) as (client, _):
         module = client.upload(source.encode(), "flood.wat")
 
         def turn() -> None:
@@ -196,7 +196,7 @@ def idle(bench: Bench) -> None:
     """Many guests that wait: what they take beyond their own memories, and what telling of them takes."""
     sleeper = TEST_GUESTS / "sleep_forever.wat"
     settings = f'metrics_listen = "127.0.0.1:{METRICS_PORT}"\n[record]\nring_bytes = "4MiB"'
-    with state(bench, str(sleeper)), node(bench, settings) as (client, daemon, _):
+    with state(bench, str(sleeper)), node(bench, settings) as (client, _):
         before = taken_bytes()
         module = client.upload(sleeper.read_bytes(), "sleeper.wat")
         count = bench.count(IDLE)

@@ -247,12 +247,16 @@ def _variable(variable: process_pb2.EnvVar) -> bytes:
 
 
 def _mount(mount: process_pb2.Mount) -> MountSpec:
-    if not os.path.isabs(mount.host) or not mount.guest or "\0" in mount.host + mount.guest:
+    is_private = not mount.host and not mount.immutable
+    if not (is_private or os.path.isabs(mount.host)) or not mount.guest or "\0" in mount.host + mount.guest:
         raise UsageError(
             f"spec.mounts {mount.host!r}: isn't an absolute path", "give the path of a directory on the node"
         )
     return MountSpec(
-        os.path.normpath(mount.host), mount.guest, mount.read_only or mount.immutable, "" if mount.immutable else None
+        mount.host and os.path.normpath(mount.host),
+        mount.guest,
+        mount.read_only or mount.immutable,
+        "" if mount.immutable else None,
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
+import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -317,13 +318,8 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
             raise NotFoundError(f"module {digest[:12]}: is not in the catalogue", "upload it again")
         name = spec.module_name or module.name
         request = convert.run_request(spec, name, self._config)
-        allowed = [path.strip() for path in self._config.node.mounts_allowed.split(",") if path.strip()]
-        for mount in request.mounts if identity.role < Role.OPERATOR else ():
-            if not any(mount.host == path or mount.host.startswith(path.rstrip("/") + "/") for path in allowed):
-                raise AccessError(
-                    f"mount {mount.host}: {identity.name} may not mount it",
-                    "ask the node's operator to name it in node.mounts_allowed",
-                )
+        if identity.role < Role.OPERATOR:
+            await asyncio.to_thread(_check_mounts, request, self._config.node.mounts_allowed, identity.name)
         restart = convert.restart_policy(spec.restart, self._config.node.restart)
         secrets = tuple(each.name for each in spec.env if each.secret)
         return Asked(module, name, request, restart, spec.isolated, secrets, identity.name)
@@ -386,6 +382,18 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
                 process=self._told(end.process), backtrace=end.backtrace, stats=end.stats, restarts=end.restarts
             )
         )
+
+
+def _check_mounts(request: RunRequest, mounts_allowed: str, who: str) -> None:
+    """Raises AccessError for a directory that may not be mounted, or is reached through a link to such a one."""
+    allowed = [path.strip().rstrip("/") for path in mounts_allowed.split(",") if path.strip()]
+    for mount in request.mounts:
+        host = os.path.realpath(mount.host) if mount.host else ""
+        if host and not any(host == path or host.startswith(f"{path}/") for path in allowed):
+            raise AccessError(
+                f"mount {mount.host}: {who} may not mount it",
+                "ask the node's operator to name it in node.mounts_allowed",
+            )
 
 
 def _batches(pieces: Iterable[Output]) -> Iterator[list[Output]]:

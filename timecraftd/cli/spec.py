@@ -13,7 +13,7 @@ def process_spec(asked: Run, module: str, *, is_local: bool) -> process_pb2.Proc
     request, flags, network = asked.request, asked.flags, asked.request.network
     secrets = {text.partition("=")[0] for text in flags.secret}
     for mount in request.mounts if not is_local else ():
-        if not mount.host.startswith("/"):
+        if mount.host and not mount.host.startswith("/"):
             raise UsageError(f"--dir {mount.host}: isn't an absolute path on the node", "give one that is")
     spec = process_pb2.ProcessSpec(
         module=module,
@@ -35,7 +35,7 @@ def process_spec(asked: Run, module: str, *, is_local: bool) -> process_pb2.Proc
             stack_bytes=flags.stack,
             open_files=flags.max_open_files,
             sockets=flags.max_sockets,
-            disk_bytes=flags.disk,
+            disk_bytes=request.limits.disk_bytes,
             cpu=None if flags.cpu is None else convert.duration(flags.cpu),
             wall=None if flags.timeout is None else convert.duration(flags.timeout),
             log_bytes_per_s=flags.log_rate,

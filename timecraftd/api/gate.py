@@ -81,15 +81,19 @@ class Gate(grpc.aio.ServerInterceptor):
         self._access = access
         self._observer = observer
         self._log = log
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        """By method: those that exist."""
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wraps a method."""
+        method = handler_call_details.method
+        if method in self._wrapped:
+            return self._wrapped[method]
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        method = handler_call_details.method
         make = {
             (False, False): grpc.unary_unary_rpc_method_handler,
             (False, True): grpc.unary_stream_rpc_method_handler,
@@ -103,11 +107,12 @@ class Gate(grpc.aio.ServerInterceptor):
         )
         wrap = self._streaming if handler.response_streaming else self._single
         parse = _parser(handler.request_deserializer, streaming=handler.request_streaming)
-        return make(
+        self._wrapped[method] = make(
             wrap(method, parse, behaviour),
             request_deserializer=None,  # what can't be parsed is an error like others, told by us
             response_serializer=handler.response_serializer,
         )
+        return self._wrapped[method]
 
     def _single(self, method: str, parse: Callable[[Any], Any], behaviour: Any) -> Any:
         async def call(raw: Any, context: Any) -> Any:

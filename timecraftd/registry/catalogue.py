@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -67,6 +68,7 @@ class Catalogue:
         """Opens or creates the catalogue. Raises StateError, StateVersionError, StateBusyError."""
         self._path = path
         self._busy_timeout_s = busy_timeout_s
+        self._lock = threading.RLock()
         with self._errors():
             self._db = sqlite3.connect(
                 path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=sqlite3.threadsafety < _SERIALIZED
@@ -250,8 +252,11 @@ class Catalogue:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
+        # Threads take turns: a write while another thread of the same connection reads is refused, without regard to
+        # the timeout, if another process has written since that reading began (SQLITE_BUSY_SNAPSHOT).
         try:
-            yield
+            with self._lock:
+                yield
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorname", "") or ""
             if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -55,6 +56,7 @@ class Journal:
     def __init__(self, path: str) -> None:
         """Opens or creates it. Raises StateError, StateVersionError."""
         self._path = path
+        self._lock = threading.RLock()
         with self._errors():
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
@@ -63,7 +65,8 @@ class Journal:
                     f"{path}: has schema {version}, this Timecraft knows {SCHEMA_VERSION}", "use the newer Timecraft"
                 )
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")  # what a client was told is wanted outlives the power
+            # As in the catalogue: when the power fails the last requests may be lost, with the rows of their processes.
+            self._db.execute("PRAGMA synchronous = NORMAL")
             if version == 0:
                 self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
@@ -147,7 +150,8 @@ class Journal:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
+            with self._lock:
+                yield
         except sqlite3.Error as error:
             raise StateError(f"journal {self._path}: {error}", "free space, or move the file away") from error
 

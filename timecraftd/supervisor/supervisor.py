@@ -113,7 +113,7 @@ class Supervisor:
             with contextlib.suppress(WorkerLostError):
                 self.totals.begin(worker.name, (await worker.peer.call("stats"))["totals"])
             for process in list(worker.processes):
-                record = await self.get(process)
+                record = await self._stored(process)
                 if record.state is not ProcessState.RUNNING:
                     continue  # it has ended since the worker said what it hosts
                 submission = self._journal.get(record.id) or Submission(record.id, RestartPolicy())
@@ -252,6 +252,12 @@ class Supervisor:
 
     async def get(self, reference: str) -> ProcessRecord:
         """A process as it is now. Raises NotFoundError, AmbiguousIdError."""
+        live = self._live.get(reference)
+        if live is not None and not live.ended.done() and live.begun.done():
+            return live.record
+        return await self._stored(reference)
+
+    async def _stored(self, reference: str) -> ProcessRecord:
         return await self._do(lambda: self._runtime.process(reference))
 
     async def wait(self, process: ProcessRecord) -> End:
@@ -260,10 +266,10 @@ class Supervisor:
         if live is not None:
             return await asyncio.shield(live.ended)
         # Another host's: its lock tells. A thread that waits for a lock can't be cancelled, so it is asked for instead.
-        process = await self.get(process.id)
+        process = await self._stored(process.id)
         while process.state in (ProcessState.RUNNING, ProcessState.QUEUED):
             await asyncio.sleep(0.1)
-            process = await self.get(process.id)
+            process = await self._stored(process.id)
         known = self._ends.get(process.id)
         return known if known is not None and known.process.epoch == process.epoch else End(process)
 
@@ -467,7 +473,7 @@ class Supervisor:
     async def _ended_record(self, process: str, **told: Any) -> ProcessRecord:
         """A process that has ended; as its worker told it if the state directory takes no rows now."""
         try:
-            record = await self.get(process)
+            record = await self._stored(process)
         except StateError as error:
             self._log("process can't be written down", level="error", process=process, error=str(error))
             live = self._live.get(process)

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from textwrap import dedent
@@ -127,6 +128,15 @@ def test_asyncio_on_the_own_loopback(cli: Cli, scratch: Path):
     process, done = cli.run(program(scratch, ECHO))
     assert done.out == "answered 4\n", done.shown
     assert "the same to the end" in cli("replay", "--verify", process).out
+
+
+def test_a_program_that_lies_in_tmp_itself(cli: Cli):
+    """It is found there, and temporary files go elsewhere."""
+    with tempfile.NamedTemporaryFile("w", dir="/tmp", suffix=".py") as app:
+        app.write("import tempfile\nprint(__file__, tempfile.gettempdir())\n")
+        app.flush()
+        _, done = cli.run(app.name)
+    assert done.out == f"{app.name} /var/tmp\n", done.shown
 
 
 def test_the_files_that_a_program_sees(cli: Cli, scratch: Path):

@@ -21,6 +21,7 @@ ENVIRONMENT = {
 }
 """Unless the user says otherwise."""
 CERTIFICATES_FOLDER = "/etc/ssl/certs"
+ELSEWHERE = MountSpec("", "/var/tmp")  # noqa: S108 (where `tempfile` looks next)
 PRIVATE = (MountSpec("", "/", read_only=True), MountSpec("", "/tmp"))  # noqa: S108 (the guest's)
 """Unless something else is mounted there."""
 PRIVATE_BYTES_MAX = 1 << 30
@@ -55,6 +56,8 @@ class PythonRun:
         mounts += [mount for mount in self.program.mounts if mount.guest not in taken]
         given = [_spec(mount) for mount in mounts]
         private = [] if "/" in taken else [mount for mount in PRIVATE if mount.guest not in taken]
+        if any(mount.guest == PRIVATE[1].guest for mount in self.program.mounts):
+            private = [PRIVATE[0], ELSEWHERE]  # the program lies in /tmp itself
         here = _current_directory((*request.mounts, *given))
         if here is not None:
             environment["PWD"] = here

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -238,12 +239,28 @@ def test_idle_workers_end_when_nobody_controls_them(ticker):
     wait_until(lambda: not node.worker_pids())
 
 
-def test_many_at_once(make_node, guests):
-    """Two hundred clients, each with its process."""
+def test_many_one_after_another(make_node, guests):
     node = make_node('[record]\nring_bytes = "4MiB"').start()
     module = node.upload(guests / "hello.wat")
-    ids = [node.run(module).id for _ in range(200)]
+    ids = [node.run(module).id for _ in range(100)]
     assert {node.wait(each).exit_code for each in ids} == {0}
+
+
+def test_five_hundred_at_once(make_node, guests):
+    """Asked for and ended by several clients, in as many workers as it takes."""
+    node = make_node('memory_bytes_reckoned = "1MiB"\n[record]\nring_bytes = "4MiB"').start()
+    module = node.upload(guests / "sleep_forever.wat")
+    with ThreadPoolExecutor(8) as clients:
+        processes = list(clients.map(lambda _: node.run(module), range(500)))
+        about = node.node.GetNode(node_pb2.GetNodeRequest())
+        assert (about.capacity.processes, len(about.workers)) == (500, 2)
+        assert all(clients.map(lambda each: node.get(each.id).state == RUNNING, processes))
+
+        def end(process):
+            node.processes.Signal(process_pb2.SignalRequest(id=process.id, signal=9))
+            return node.wait(process.id).state
+
+        assert set(clients.map(end, processes)) == {KILLED}
 
 
 def test_workers_are_confined(ticker):

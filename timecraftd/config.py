@@ -218,15 +218,15 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
     """The effective configuration. Raises ConfigError."""
     env = os.environ if environ is None else environ
     path = env.get("TIMECRAFT_CONFIG") or _xdg(env, "XDG_CONFIG_HOME", ".config", "timecraft/config.toml")
-    table = _read_toml(path, required=bool(env.get("TIMECRAFT_CONFIG"))) if path else None
+    text = _read_text(path, required=bool(env.get("TIMECRAFT_CONFIG"))) if path else None
     config = Config(
         home=_xdg(env, "XDG_STATE_HOME", ".local/state", "timecraft"),
-        source=path if table is not None else "",
+        source=path if text is not None else "",
         debug=env.get("TIMECRAFT_DEBUG", "") not in ("", "0"),
         color=not env.get("NO_COLOR"),
     )
-    if table is not None:
-        config = _apply_table(config, table, path)
+    if text is not None:
+        config = _apply_text(config, text, path)
     if env.get("TIMECRAFT_HOME"):
         config = replace(config, home=env["TIMECRAFT_HOME"])
     for variable in sorted(env):
@@ -339,7 +339,7 @@ def _absolute(home: str) -> str:
         ) from None
 
 
-def _read_toml(path: str, *, required: bool) -> dict[str, object] | None:
+def _read_text(path: str, *, required: bool) -> str | None:
     try:
         with open(path, "rb") as file:
             data = file.read(MIB)
@@ -349,24 +349,43 @@ def _read_toml(path: str, *, required: bool) -> dict[str, object] | None:
         return None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", "correct TIMECRAFT_CONFIG or the file") from None
-    import tomllib
-
     try:
-        return tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return data.decode()
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: {error}", "correct the file") from None
 
 
-def _apply_table(config: Config, table: Mapping[str, object], path: str) -> Config:
+def _apply_text(config: Config, text: str, path: str) -> Config:
+    import tomllib
+
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}", "correct the file") from None
     for key, value in table.items():
         if key == "home" and isinstance(value, str):
             config = replace(config, home=value)
         elif key in SECTIONS and isinstance(value, dict):
             for name, item in value.items():
-                config = _apply_key(config, key, name, item, f"{path}: {key}.{name}")
+                config = _apply_key(config, key, name, item, f"{path}{_line(text, key, name)}: {key}.{name}")
         else:
-            raise ConfigError(f"{path}: unknown key {key!r}", "`timecraft config` prints the keys that exist")
+            where = f"{path}{_line(text, '', key)}"
+            raise ConfigError(f"{where}: unknown key {key!r}", "`timecraft config` prints the keys that exist")
     return config
+
+
+def _line(text: str, section: str, key: str) -> str:
+    """`:N` for the line of a key in a section, which TOML's reader doesn't tell; empty if it is written unusually."""
+    here = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split("#", 1)[0].strip()
+        if words.startswith("["):
+            here = words.strip("[] ")
+            if not section and here.partition(".")[0] == key:
+                return f":{number}"
+        elif here == section and words.partition("=")[0].strip(" \"'") == key:
+            return f":{number}"
+    return ""
 
 
 def _apply_key(config: Config, section: str, name: str, value: object, where: str) -> Config:

@@ -35,8 +35,11 @@ def test_home_follows_xdg(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("x = 1", "unknown key 'x'"),
-        ("[limits]\nx = 1", "limits.x: no such key"),
+        ("# one\nx = 1", "toml:2: unknown key 'x'"),
+        ("[limits]\nx = 1", "toml:2: limits.x: no such key"),
+        ("[limits]\n[record] # two\n\n'x' = 1", "toml:4: record.x: no such key"),
+        ("[nowhere]\nx = 1", "toml:1: unknown key 'nowhere'"),
+        ("limits.x = 1", "toml: limits.x: no such key"),
         ('[limits]\nmemory_bytes_max = "much"', "isn't a size"),
         ("[limits]\nmemory_bytes_max = true", "isn't a number"),
         ('[record]\ncompression = "zstd"', "isn't one of lz4, none"),
@@ -47,7 +50,7 @@ def test_home_follows_xdg(tmp_path):
     ],
 )
 def test_wrong_files(tmp_path, text, says):
-    """Told with file and key."""
+    """Told with file, line and key."""
     with pytest.raises(ConfigError, match=says):
         load(tmp_path, text)
 

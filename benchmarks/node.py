@@ -87,7 +87,9 @@ def node(bench: Bench, settings: str = "") -> Iterator[tuple[Client, float]]:
     """A daemon on the bench's state directory: a client, and the seconds to READY."""
     it = bench.contenders
     config = BUILD / "node.toml"
-    config.write_text(f'[node]\nname = "bench"\nprocesses_max = 4096\nworker_processes_max = 4096\n{settings}\n')
+    config.write_text(
+        f'[node]\nname = "bench"\nprocesses_max = 4096\nworker_processes_max = 4096\non_stop = "stop"\n{settings}\n'
+    )
     log = BUILD / "python--m.err"
     begun = time.perf_counter()
     with serving(bench, [str(it.python), "-m", "timecraftd", "--config", str(config)]) as daemon:

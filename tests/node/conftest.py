@@ -25,6 +25,7 @@ from timecraftd.api.v1 import (
     view_pb2,
     view_pb2_grpc,
 )
+from timecraftd.recorder.ring import remove_ring
 
 GUESTS = Path(__file__).parent.parent / "guests"
 READY_S = 30.0
@@ -107,6 +108,8 @@ class Node:
             self.process.wait()
         for pid in self.worker_pids():
             os.kill(pid, signal.SIGKILL)
+        for log_dir in self.home.glob("processes/*/log"):
+            remove_ring(str(log_dir))  # of guests that were killed with their worker: it lies in shared memory
 
     @property
     def socket(self) -> str:

@@ -34,7 +34,7 @@ from timecraftd.engine.cpu import GuestClock
 from timecraftd.engine.runtime import Engine
 from timecraftd.errors import EngineError, ProcessStateError, TimecraftError, UnsupportedError
 from timecraftd.model import ObjectKind
-from timecraftd.running import Running, Streams
+from timecraftd.running import NETWORK_STATE_S, Running, Streams
 from timecraftd.supervisor.channel import Directory, Peer, once
 from timecraftd.views import replay_end
 
@@ -46,7 +46,6 @@ THREADS_MAX = 16
 """Guests that are begun, or written down as ended, at one time; what runs has threads of its own."""
 ORPHAN_S = 30.0
 """How long a worker that hosts nothing waits for somebody to control it."""
-NETWORK_STATE_S = 1.0
 DRAIN_BYTES = 1 << 16
 BACKTRACE_FRAMES_MAX = 64
 MESSAGE_CHARS_MAX = 8192
@@ -173,8 +172,6 @@ class Worker:
 
     def _run(self, operation: str, arguments: dict[str, Any], ends: list[int]) -> Running:
         streams = Streams(*ends[:3]) if ends else Streams()
-        if not arguments.get("stdin", True):
-            streams = Streams(None, streams.stdout, streams.stderr)
         trace_fd = ends[3] if len(ends) > 3 else None
         process = self._runtime.registry.catalogue.get(arguments["process"])
         if operation == "begin":

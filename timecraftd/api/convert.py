@@ -138,13 +138,6 @@ def module_message(module: ModuleRecord) -> module_pb2.Module:
     )
 
 
-def module_record(message: module_pb2.Module) -> ModuleRecord:
-    """A module from a message."""
-    return ModuleRecord(
-        Digest(message.digest), message.name, message.size_bytes, message.memory_min_bytes, unix_ns(message.created_at)
-    )
-
-
 def restart_policy(message: process_pb2.RestartPolicy, default: str) -> RestartPolicy:
     """A restart policy, the node's if none is given."""
     if message.mode == process_pb2.RestartPolicy.MODE_UNSPECIFIED:

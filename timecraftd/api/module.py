@@ -22,8 +22,6 @@ PAGE_SIZE = 100
 PAGE_SIZE_MAX = 1000
 PIECE_BYTES_MAX = 1 << 20
 NAME_CHARS_MAX = 255
-UPLOAD_AGE_S_MAX = 24 * 3600.0
-"""Uploads that nobody has gone on with for so long are removed."""
 
 
 class ModuleService(module_pb2_grpc.ModuleServiceServicer):
@@ -93,13 +91,6 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
         page = modules[:size]
         token = _token(page[-1]) if len(modules) > size else ""
         return pb.ListModulesResponse(modules=map(module_message, page), next_page_token=token)
-
-    def remove_old(self, now_s: float) -> None:
-        """Removes uploads that were given up."""
-        with contextlib.suppress(FileNotFoundError):
-            for entry in list(os.scandir(self._directory)):
-                if now_s - entry.stat().st_mtime > UPLOAD_AGE_S_MAX:
-                    os.unlink(entry.path)
 
     def _modules(self) -> list[ModuleRecord]:
         registry = self._runtime.registry

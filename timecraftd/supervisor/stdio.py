@@ -56,8 +56,8 @@ class Stdio:
             os.close(descriptor)
         self._theirs.clear()
 
-    async def write(self, data: bytes) -> bool:
-        """Writes to the guest's standard input, waiting for room; False if the guest reads no more."""
+    async def write(self, data: bytes) -> None:
+        """Writes to the guest's standard input, waiting for room. What a guest that reads no more gets is lost."""
         view = memoryview(data)
         while view and self._stdin is not None:
             try:
@@ -66,7 +66,6 @@ class Stdio:
                 await _until(self._loop.add_writer, self._loop.remove_writer, self._stdin)
             except OSError:
                 self.close_stdin()
-        return self._stdin is not None
 
     def close_stdin(self) -> None:
         """The guest finds the end of its standard input. Idempotent."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from signal import SIGTERM
 from typing import Any, TypeVar
@@ -129,7 +128,7 @@ class Supervisor:
 
     async def _take_up(self, submission: Submission) -> None:
         try:
-            process = await self._do(lambda: self._runtime.process(submission.process))
+            process = await self._stored(submission.process)
         except NotFoundError:
             self._journal.delete(submission.process)
             return
@@ -237,8 +236,6 @@ class Supervisor:
         if not self._has_room(live):
             raise CapacityError(f"node: has no room for process {process.id}", "try again later")
         await self._do(lambda: self._journal.put(submission))
-        self._live[process.id] = live
-        self._idle.clear()
         self._admit(process.id, live)
         try:
             await self._begin(process.id, live)
@@ -315,11 +312,6 @@ class Supervisor:
 
         await asyncio.gather(*(ask(name, answer) for name, answer in asked.items()))
         return answers
-
-    async def watch(self) -> AsyncIterator[tuple[ProcessRecord, bool]]:
-        """Each process that changes from now on, and whether it was removed."""
-        async for change in self.changes.subscribe():
-            yield change
 
     # ---- inside
 
@@ -555,9 +547,6 @@ class Supervisor:
             if record.id in self._called_off:  # while it was being started
                 self._called_off.discard(record.id)
                 await self.signal(process, SIGTERM)
-            if record.id in self._called_off:
-                self._called_off.discard(record.id)
-                await self.signal(process, signal.SIGTERM)
         except TimecraftError as error:
             self._log("restart failed", level="warning", process=record.id, error=str(error))
             self._journal.settle(record.id)

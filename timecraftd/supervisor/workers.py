@@ -117,10 +117,6 @@ class WorkerPool:
         if (worker.isolated or worker.version != self._version) and not worker.processes:
             self._retire(worker)
 
-    def of(self, process: str) -> WorkerHandle | None:
-        """The worker that hosts a process."""
-        return next((worker for worker in self.workers.values() if process in worker.processes), None)
-
     async def close(self, *, abandon: bool) -> None:
         """Hangs up. Idle workers end; others too if they are abandoned, else they go on alone."""
         self._closing = True

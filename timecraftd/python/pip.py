@@ -39,9 +39,10 @@ def _run(version: str, arguments: list[str]) -> int:
     info = tuple(map(int, version.split(".")))
     # Its command `download` does so.
     resolver = functools.partial(InstallCommand.make_resolver, py_version_info=info)
-    InstallCommand.make_resolver = staticmethod(resolver)  # type: ignore[method-assign]
+    InstallCommand.make_resolver = staticmethod(resolver)
     cmdoptions.check_dist_restriction = lambda *_args, **_options: None
-    return main([*arguments, "--disable-pip-version-check", "--python-version", version])
+    code: int = main([*arguments, "--disable-pip-version-check", "--python-version", version])
+    return code
 
 
 if __name__ == "__main__":

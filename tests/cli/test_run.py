@@ -301,7 +301,8 @@ def test_state_of_a_newer_version(timecraft, guests):
 def test_many_at_once(timecraft, guests):
     """Several hosts share a state directory."""
     processes = [timecraft.start("run", "-q", guests / "hello.wat") for _ in range(6)]
-    assert [process.communicate(timeout=60)[0] for process in processes] == ["hello, world\n"] * 6
+    ended = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    assert ended == [("hello, world\n", "", 0)] * 6
     assert len(json.loads(timecraft("ps", "-a", "-o", "json").stdout)) == 6
 
 

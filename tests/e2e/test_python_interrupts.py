@@ -156,6 +156,8 @@ def test_an_interrupted_program_is_resumed(cli: Cli, scratch: Path):
     host, process = begin(cli, scratch, GO_ON)
     host.send_signal(signal.SIGINT)
     assert host.stdout.readline() == b"noted\n"
+    # What came out and isn't in the log yet comes out again.
+    wait_for(lambda: cli("logs", process).out.endswith("noted\n"), "it is recorded")
     kill9(host)
     host = cli.start("resume", process, bufsize=0)
     host.stderr.readline()

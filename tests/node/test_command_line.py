@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -351,6 +352,40 @@ def test_an_upload_goes_on_where_it_broke(node: Node) -> None:
     with pytest.raises(ModuleError, match=r"custom\.wasm: "):  # all of it came, and is no module
         client.upload(data, "custom.wasm")
     client.close()
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_many_upload_the_same_at_once(node: Node, text: bool) -> None:
+    """One brings it, the others find it there; a text, found by no digest of its own, comes again."""
+    padding = os.urandom(300_000).hex().encode()
+    section = b"\1p" + padding
+    size = bytes([len(section) & 0x7F | 0x80, len(section) >> 7 & 0x7F | 0x80, len(section) >> 14])
+    data = b"(module (;" + padding + b";))" if text else b"\0asm\1\0\0\0\0" + size + section
+
+    def upload(_: int) -> str:
+        client = NodeClient(parse_endpoint(node.socket))
+        try:
+            return client.upload(data, "padded").digest
+        finally:
+            client.close()
+
+    with ThreadPoolExecutor(12) as pool:
+        digests = set(pool.map(upload, range(24)))
+    assert len(digests) == 1
+    assert list((node.home / "uploads").iterdir()) == []
+
+
+def test_what_is_left_of_an_upload_goes_in_a_day(node: Node) -> None:
+    """Nobody goes on with it any more; one of today stays."""
+    client = NodeClient(parse_endpoint(node.socket))
+    for digest in ("4" * 64, "5" * 64, "6" * 64):
+        piece = module_pb2.UploadRequest(digest=digest, size_bytes=1000, data=b"\0asm")
+        with pytest.raises(UsageError, match="ended after"):
+            client.call(client.modules.Upload, iter([piece]))
+        if digest[0] == "4":
+            os.utime(node.home / "uploads" / f"{digest}.part", (1, 1))
+    client.close()
+    assert {path.name[0] for path in (node.home / "uploads").iterdir()} == {"5", "6"}
 
 
 def test_python_programs(at_node: Command, tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from typing import IO, Any
+from weakref import WeakValueDictionary
 
 from timecraftd.api.convert import module_message
 from timecraftd.api.v1 import module_pb2 as pb
@@ -18,10 +18,15 @@ from timecraftd.model import Digest, ModuleRecord, ObjectKind, is_digest
 from timecraftd.registry.home import state_errors
 from timecraftd.registry.objects import digest_of
 
+PART = ".part"
 PAGE_SIZE = 100
 PAGE_SIZE_MAX = 1000
 PIECE_BYTES_MAX = 1 << 20
 NAME_CHARS_MAX = 255
+TURN_S = 10.0
+"""How long an upload waits for another one of the same module."""
+ABANDONED_S = 24 * 3600.0
+"""When what is left of a broken upload goes."""
 
 
 class ModuleService(module_pb2_grpc.ModuleServiceServicer):
@@ -31,6 +36,8 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
         self._runtime = runtime
         self._uploads_bytes_max = uploads_bytes_max
         self._directory = os.path.join(runtime.config.home, "uploads")
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By digest: of several uploads of one module, one writes, and the others find it done."""
 
     async def Upload(  # noqa: N802
         self, requests: AsyncIterator[pb.UploadRequest], _context: Any
@@ -40,9 +47,27 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
         if first is None:
             raise UsageError("upload: is empty", "send the digest first")
         _check(first)
-        known = await asyncio.to_thread(self._known, first.digest)
-        if known is not None:
-            return pb.UploadResponse(module=module_message(known))
+        async with self._turn(first.digest):
+            module = await asyncio.to_thread(self._known, first.digest)
+            if module is None:
+                module = await self._receive(first, requests)
+        return pb.UploadResponse(module=module_message(module))
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, digest: str) -> AsyncIterator[None]:
+        """Nobody else uploads that module meanwhile. Raises StateBusyError."""
+        turn = self._turns.setdefault(digest, asyncio.Lock())
+        try:
+            async with asyncio.timeout(TURN_S):
+                await turn.acquire()
+        except TimeoutError:
+            raise StateBusyError(f"module {digest[:12]}: somebody uploads it", "try again") from None
+        try:
+            yield
+        finally:
+            turn.release()
+
+    async def _receive(self, first: pb.UploadRequest, requests: AsyncIterator[pb.UploadRequest]) -> ModuleRecord:
         with state_errors(self._directory), self._opened(first) as file:
             size = first.offset
             request: pb.UploadRequest | None = first
@@ -59,16 +84,16 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
                     f"upload: ended after {size} of {first.size_bytes} bytes", "go on at the offset of StatUpload"
                 )
             await asyncio.to_thread(file.flush)
-            module = await asyncio.to_thread(self._take, file.name, first)
-        return pb.UploadResponse(module=module_message(module))
+            return await asyncio.to_thread(self._take, file.name, first)
 
     async def StatUpload(self, request: pb.StatUploadRequest, _context: Any) -> pb.StatUploadResponse:  # noqa: N802
         """How far an upload has come."""
         _check_digest(request.digest)
-        known = await asyncio.to_thread(self._known, request.digest)
-        if known is not None:
-            return pb.StatUploadResponse(offset=known.size_bytes, module=module_message(known))
-        return pb.StatUploadResponse(offset=await asyncio.to_thread(self._uploaded, request.digest))
+        async with self._turn(request.digest):  # one that is under way may be whole in a moment, and nothing left of it
+            known = await asyncio.to_thread(self._known, request.digest)
+            if known is not None:
+                return pb.StatUploadResponse(offset=known.size_bytes, module=module_message(known))
+            return pb.StatUploadResponse(offset=await asyncio.to_thread(self._uploaded, request.digest))
 
     async def GetModule(self, request: pb.GetModuleRequest, _context: Any) -> pb.GetModuleResponse:  # noqa: N802
         """One module."""
@@ -117,22 +142,33 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
             return 0
 
     @contextlib.contextmanager
-    def _opened(self, first: pb.UploadRequest) -> Any:
-        """The file of an upload, at its end and locked."""
+    def _opened(self, first: pb.UploadRequest) -> Iterator[IO[bytes]]:
+        """The file of an upload, where it is to go on."""
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
-        others = sum(entry.stat().st_size for entry in os.scandir(self._directory) if entry.name[:64] != first.digest)
-        if others + first.size_bytes > self._uploads_bytes_max:
+        if self._others_bytes(first.digest) + first.size_bytes > self._uploads_bytes_max:
             raise CapacityError("node: too much is being uploaded", "try again later, or raise node.uploads_bytes_max")
         with open(self._path(first.digest), "ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StateBusyError(f"module {first.digest[:12]}: somebody uploads it", "try again") from None
             if file.tell() < first.offset:
-                raise UsageError(f"upload: {file.tell()} bytes have come, not {first.offset}", "ask StatUpload")
+                # Another one went on with it since.
+                raise StateBusyError(f"upload: {file.tell()} bytes have come, not {first.offset}", "ask StatUpload")
             file.truncate(first.offset)
             file.seek(first.offset)
             yield file
+
+    def _others_bytes(self, digest: str) -> int:
+        """What other uploads take; those that were given up go."""
+        total = 0
+        oldest_ns = self._runtime.now_ns() - int(ABANDONED_S * 1e9)
+        for entry in os.scandir(self._directory):
+            other = entry.name.removesuffix(PART)
+            if other == digest:
+                continue
+            stat = entry.stat()
+            if stat.st_mtime_ns < oldest_ns and other not in self._turns:
+                os.unlink(entry.path)
+            else:
+                total += stat.st_size
+        return total
 
     def _take(self, path: str, first: pb.UploadRequest) -> ModuleRecord:
         with open(path, "rb") as file:
@@ -144,7 +180,7 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
             return self._runtime.store_module(data, first.name or first.digest[:12])
 
     def _path(self, digest: str) -> str:
-        return os.path.join(self._directory, f"{digest}.part")
+        return os.path.join(self._directory, digest + PART)
 
 
 def _check(first: pb.UploadRequest) -> None:

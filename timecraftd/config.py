@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
-from timecraftd.errors import ConfigError
+from timecraftd.errors import ConfigError, UsageError
 from timecraftd.units import format_duration_exact, format_size_exact, parse_duration_ns, parse_size
 
 Value = int | float | str | None
@@ -284,6 +284,16 @@ def check_value(key: str, value: Value, where: str) -> None:
         raise ConfigError(f"{where}: isn't above zero", "correct it, or leave it out for no bound")
     if key == "record.ring_bytes" and isinstance(value, int) and value & value - 1:
         raise ConfigError(f"{where}: {format_size_exact(value)} isn't a power of two", "correct it")
+
+
+def check_given(key: str, value: Value, where: str) -> None:
+    """The same for what was given in place of the configured value. Raises UsageError."""
+    try:
+        check_value(key, value, where)
+    except ConfigError as error:
+        raise UsageError(
+            error.message, f"use {' or '.join(CHOICES[key])}" if key in CHOICES else "correct it"
+        ) from None
 
 
 def to_table(config: Config) -> dict[str, object]:

@@ -169,11 +169,11 @@ class Daemon:
             try:
                 async with asyncio.timeout(patience_s / 2):
                     if policy == "stop":
-                        await self._end_processes(supervisor, signal.SIGTERM)
+                        await supervisor.signal_all(signal.SIGTERM)
                     await supervisor.drain()
             except TimeoutError:
                 self._log("processes didn't end in time", level="warning", processes=supervisor.running)
-                await self._end_processes(supervisor, signal.SIGKILL if policy == "stop" else signal.SIGTERM)
+                await supervisor.signal_all(signal.SIGKILL if policy == "stop" else signal.SIGTERM)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(patience_s / 4):
                         await supervisor.drain()
@@ -182,11 +182,6 @@ class Daemon:
         await server.stop(CALLS_GRACE_S)
         await supervisor.close(abandon=policy != "leave")
         self._log("stopped")
-
-    async def _end_processes(self, supervisor: Supervisor, number: int) -> None:
-        for process in supervisor.processes():
-            with contextlib.suppress(Exception):
-                await supervisor.signal(await supervisor.get(process), number)
 
     def _on_hangup(self) -> None:
         if self._stop.is_set():

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from timecraftd.errors import LogError, NotFoundError, ObjectDamagedError, ProcessStateError, TimecraftError
@@ -563,3 +564,12 @@ def prune(runtime: Runtime, policy: RetentionPolicy | None, *, dry_run: bool) ->
                 os.unlink(path)
             gone.append({"kind": "artifact", "id": os.path.basename(path), "bytes": size})
     return gone
+
+
+def matches(process: ProcessRecord, key: str, pattern: str) -> bool:
+    """Whether a process passes a filter of `ps`."""
+    if key == "module":
+        return fnmatchcase(process.module_name, pattern) or process.module.startswith(pattern)
+    if key == "id":
+        return process.id.startswith(pattern)
+    return fnmatchcase(process.name if key == "name" else process.state, pattern)

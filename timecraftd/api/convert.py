@@ -8,10 +8,10 @@ from typing import TypeVar
 from google.protobuf import duration_pb2, timestamp_pb2
 
 from timecraftd.api.v1 import module_pb2, process_pb2
-from timecraftd.config import CHOICES, Config, check_value
+from timecraftd.config import Config, check_given
 from timecraftd.engine.request import NetworkRequest, RunRequest
 from timecraftd.engine.spec import LimitSpec, MountSpec, Nans, Sockets
-from timecraftd.errors import ConfigError, PolicyError, UsageError
+from timecraftd.errors import PolicyError, UsageError
 from timecraftd.model import Digest, ModuleRecord, ProcessId, ProcessRecord, ProcessState, is_name
 from timecraftd.network.publish import parse_publication
 from timecraftd.network.rules import format_rule, parse_policy
@@ -30,7 +30,14 @@ _MODES: dict[Mode, process_pb2.RestartPolicy.Mode] = {
 _MODES_BACK = {number: mode for mode, number in _MODES.items()}
 _T = TypeVar("_T", bound=str)
 NANS: tuple[Nans, ...] = ("canonical", "native")
+PAGE_SIZE = 100
+PAGE_SIZE_MAX = 1000
 SOCKETS: tuple[Sockets, ...] = ("auto", "none", "v1", "v2", "path")
+
+
+def page_size(asked: int) -> int:
+    """How many items a page is to have; 0 asks for the default."""
+    return min(asked or PAGE_SIZE, PAGE_SIZE_MAX)
 
 
 def timestamp(unix_ns: int) -> timestamp_pb2.Timestamp:
@@ -166,8 +173,8 @@ def run_request(spec: process_pb2.ProcessSpec, module_name: str, config: Config)
     }
     block_bytes_max = recording.block_bytes_max or record.block_bytes_max
     for name, value in chosen.items():
-        _check(f"record.{name}", value, f"spec.recording.{name}")
-    _check("record.block_bytes_max", block_bytes_max, "spec.recording.block_bytes_max")
+        check_given(f"record.{name}", value, f"spec.recording.{name}")
+    check_given("record.block_bytes_max", block_bytes_max, "spec.recording.block_bytes_max")
     return RunRequest(
         args=tuple(spec.args) or (os.fsencode(module_name),),
         env=tuple(_variable(each) for each in spec.env),
@@ -208,7 +215,7 @@ def limit_spec(message: process_pb2.Limits, config: Config) -> LimitSpec:
         "sockets": chosen("sockets", limits.sockets_max) or 0,
     }
     for name, value in values.items():
-        _check(f"limits.{name}_max", value, f"spec.limits.{name}")
+        check_given(f"limits.{name}_max", value, f"spec.limits.{name}")
     return LimitSpec(
         **values,
         disk_bytes=chosen("disk_bytes", limits.disk_bytes_max),
@@ -258,11 +265,3 @@ def _choice(text: str, choices: tuple[_T, ...], field: str) -> _T:
         if text in (choice, ""):
             return choice
     raise UsageError(f"{field} {text!r}: isn't one", f"use {', '.join(choices)}")
-
-
-def _check(key: str, value: str | int, field: str) -> None:
-    try:
-        check_value(key, value, field)
-    except ConfigError as error:
-        choices = f"use {' or '.join(CHOICES[key])}" if key in CHOICES else "correct it"
-        raise UsageError(error.message, choices) from None

@@ -14,10 +14,10 @@ import re
 import secrets
 import socket
 import stat
-import struct
 from collections.abc import Callable
 
 from timecraftd.errors import ConfigError, StateBusyError
+from timecraftd.supervisor.channel import peer_credentials
 
 CONNECTIONS_MAX = 4096
 BUFFER_BYTES = 256 << 10
@@ -115,7 +115,7 @@ class Door:
 
     async def _carry(self, outer: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        _, uid, gid = struct.unpack("3i", outer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        _, uid, gid = peer_credentials(outer)
         inner = socket.socket(socket.AF_UNIX)
         with outer, inner:
             outer.setblocking(False)

@@ -123,10 +123,7 @@ class Gate(grpc.aio.ServerInterceptor):
                     return await behaviour(request, context)
                 except TimecraftError as error:
                     failed(error)
-                    status = rpc_status.to_status(to_status(error))
-                    await context.abort(
-                        status.code, status.details, (*status.trailing_metadata, (REQUEST_ID, request_id.get()))
-                    )
+                    await _abort(context, error)
 
         return call
 
@@ -140,10 +137,7 @@ class Gate(grpc.aio.ServerInterceptor):
                         yield response
                 except TimecraftError as error:
                     failed(error)
-                    status = rpc_status.to_status(to_status(error))
-                    await context.abort(
-                        status.code, status.details, (*status.trailing_metadata, (REQUEST_ID, request_id.get()))
-                    )
+                    await _abort(context, error)
 
         return call
 
@@ -207,6 +201,11 @@ def role_needed(method: str) -> Role:
     if name in READ or not method.startswith(OURS):
         return Role.VIEWER
     return ROLES.get(name, Role.OPERATOR)
+
+
+async def _abort(context: Any, error: TimecraftError) -> None:
+    status = rpc_status.to_status(to_status(error))
+    await context.abort(status.code, status.details, (*status.trailing_metadata, (REQUEST_ID, request_id.get())))
 
 
 def _request_id(context: Any) -> str:

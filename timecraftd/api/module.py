@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import IO, Any
 from weakref import WeakValueDictionary
 
-from timecraftd.api.convert import module_message
+from timecraftd.api.convert import module_message, page_size
 from timecraftd.api.v1 import module_pb2 as pb
 from timecraftd.api.v1 import module_pb2_grpc
 from timecraftd.embedded import MODULE_BYTES_MAX, Runtime
@@ -19,8 +19,6 @@ from timecraftd.registry.home import state_errors
 from timecraftd.registry.objects import digest_of
 
 PART = ".part"
-PAGE_SIZE = 100
-PAGE_SIZE_MAX = 1000
 PIECE_BYTES_MAX = 1 << 20
 NAME_CHARS_MAX = 255
 TURN_S = 10.0
@@ -97,16 +95,12 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
 
     async def GetModule(self, request: pb.GetModuleRequest, _context: Any) -> pb.GetModuleResponse:  # noqa: N802
         """One module."""
-        registry = self._runtime.registry
-        digest = await asyncio.to_thread(registry.resolve_object, ObjectKind.MODULE, request.module)
-        record = registry.module_record(digest)
-        if record is None:
-            raise NotFoundError(f"module {digest[:12]}: is not in the catalogue", "upload it again")
+        record = await asyncio.to_thread(self._runtime.registry.resolve_module, request.module)
         return pb.GetModuleResponse(module=module_message(record))
 
     async def ListModules(self, request: pb.ListModulesRequest, _context: Any) -> pb.ListModulesResponse:  # noqa: N802
         """A page of modules, newest first."""
-        size = min(request.page_size or PAGE_SIZE, PAGE_SIZE_MAX)
+        size = page_size(request.page_size)
         modules = await asyncio.to_thread(self._modules)
         if request.page_token:
             at = next((at for at, each in enumerate(modules) if _token(each) == request.page_token), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from signal import SIGTERM
 from typing import Any
 
 from timecraftd.api import convert
@@ -12,10 +12,7 @@ from timecraftd.api.v1 import node_pb2 as pb
 from timecraftd.api.v1 import node_pb2_grpc
 from timecraftd.config import Config
 from timecraftd.embedded import Runtime
-from timecraftd.errors import NotFoundError, ProcessStateError
 from timecraftd.supervisor.supervisor import Supervisor
-
-SIGTERM = 15
 
 
 class NodeService(node_pb2_grpc.NodeServiceServicer):
@@ -71,9 +68,7 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
             async with asyncio.timeout(convert.duration_ns(request.stop_after, "stop_after") / 1e9):
                 await self._supervisor.drain()
         except TimeoutError:
-            for process in self._supervisor.processes():
-                with contextlib.suppress(ProcessStateError, NotFoundError):
-                    await self._supervisor.signal(await self._supervisor.get(process), SIGTERM)
+            await self._supervisor.signal_all(SIGTERM)
             await self._supervisor.drain()
         return pb.DrainResponse()
 

@@ -9,11 +9,10 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from timecraftd.api import convert
-from timecraftd.api.convert import process_message
+from timecraftd.api.convert import page_size, process_message
 from timecraftd.api.identity import Role, current
 from timecraftd.api.threads import Stop, from_thread
 from timecraftd.api.v1 import process_pb2 as pb
@@ -21,18 +20,16 @@ from timecraftd.api.v1 import process_pb2_grpc
 from timecraftd.config import Config
 from timecraftd.embedded import Runtime
 from timecraftd.engine.request import RunRequest
-from timecraftd.errors import AccessError, NotFoundError, ProcessStateError, StateError, UsageError
-from timecraftd.model import ModuleRecord, ObjectKind, ProcessId, ProcessRecord, ProcessState
+from timecraftd.errors import AccessError, ProcessStateError, StateError, UsageError
+from timecraftd.model import ModuleRecord, ProcessId, ProcessRecord, ProcessState
 from timecraftd.recorder.logs import CAUGHT_UP, Output
 from timecraftd.supervisor.journal import Journal, Submission
 from timecraftd.supervisor.restarts import RestartPolicy
 from timecraftd.supervisor.stdio import STDERR, STDOUT, Stdio
 from timecraftd.supervisor.supervisor import End, Live, Supervisor
-from timecraftd.views import follower, sized
+from timecraftd.views import follower, matches, sized
 from timecraftd.views import output as written
 
-PAGE_SIZE = 100
-PAGE_SIZE_MAX = 1000
 STDIN_BYTES_MAX = 1 << 20
 LOG_BYTES_MAX = 256 << 10
 OUTPUT_BYTES = 32
@@ -50,12 +47,11 @@ class Asked:
     request: RunRequest
     restart: RestartPolicy
     isolated: bool
-    secrets: tuple[str, ...]
     owner: str
 
     def submission(self, process: ProcessId) -> Submission:
         """What the node keeps of it."""
-        return Submission(process, self.restart, self.owner, self.isolated, secrets=self.secrets)
+        return Submission(process, self.restart, self.owner, self.isolated)
 
 
 class ProcessService(process_pb2_grpc.ProcessServiceServicer):
@@ -74,8 +70,7 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
             return pb.RunResponse(process=self._message(known))
         asked = await self._asked(request.spec)
         process, live = await self._submit(asked, request.idempotency_key, request.spec, None)
-        published = live.begun.result() if live.begun.done() else ()
-        return pb.RunResponse(process=self._message(process), published=published)
+        return pb.RunResponse(process=self._message(process), published=live.published)
 
     async def Attach(  # noqa: N802
         self, requests: AsyncIterator[pb.AttachRequest], _context: Any
@@ -101,14 +96,13 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
             stdio.close()
             raise
         pump = asyncio.create_task(self._pump(process, requests, stdio))
-        over = False
         try:
             if process.state is ProcessState.QUEUED:
                 yield self._started(process, ())
                 await asyncio.shield(live.begun)  # set at the end too, if it never ran
                 process = await self._supervisor.get(process.id)
             if live.begun.done():
-                yield self._started(process, live.begun.result())
+                yield self._started(process, live.published)
                 async for stream, data in stdio.output():
                     if stream == STDOUT:
                         yield pb.AttachResponse(stdout=data)
@@ -116,24 +110,20 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
                         yield pb.AttachResponse(stderr=data)
                     else:
                         yield pb.AttachResponse(trace=data)
-            end = await asyncio.shield(live.ended)
-            over = True
-            yield self._ended(end)
+            yield self._ended(await asyncio.shield(live.ended))
         finally:
             pump.cancel()
             stdio.close_stdin()
-            if not over and not live.ended.done():
-                self._leave(process, stdio, kill=first.kill_on_disconnect)
-            else:
+            if live.ended.done():
                 stdio.close()
+            else:
+                self._leave(process, stdio, kill=first.kill_on_disconnect)
 
     async def _begin_attached(self, first: pb.AttachRequest, stdio: Stdio) -> tuple[ProcessRecord, Live]:
         if first.WhichOneof("message") == "resume":
             process = await self._own_process(first.resume.id)
-            submission = self._supervisor.submission(process.id) or Submission(
-                process.id, RestartPolicy(), current.get().name
-            )
-            live = await self._supervisor.resume(process, submission, trust=first.resume.trust, stdio=stdio)
+            trust = first.resume.trust
+            live = await self._supervisor.resume(process, self._submission(process), trust=trust, stdio=stdio)
             return await self._supervisor.get(process.id), live
         spec, key = first.start.spec, first.start.idempotency_key
         known = await self._known(key, spec)
@@ -151,7 +141,7 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
             await stdio.drain()
             stdio.close()
 
-        self._supervisor.own(leave())
+        self._supervisor.tasks.start(leave())
 
     async def _follow(
         self, first: pb.AttachRequest, requests: AsyncIterator[pb.AttachRequest]
@@ -197,7 +187,7 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
 
     async def List(self, request: pb.ListRequest, _context: Any) -> pb.ListResponse:  # noqa: N802
         """A page of processes, newest first."""
-        size = min(request.page_size or PAGE_SIZE, PAGE_SIZE_MAX)
+        size = page_size(request.page_size)
         found = await asyncio.to_thread(self._runtime.processes)
         fits = [each for each in found if _fits(each, request.filter)]
         if request.page_token:
@@ -257,10 +247,9 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
     async def Resume(self, request: pb.ResumeRequest, _context: Any) -> pb.ResumeResponse:  # noqa: N802
         """Lets a crashed process go on, with nobody attached."""
         process = await self._own_process(request.id)
-        kept = self._supervisor.submission(process.id) or Submission(process.id, RestartPolicy(), current.get().name)
-        live = await self._supervisor.resume(process, kept, trust=request.trust)
-        published = live.begun.result() if live.begun.done() else ()
-        return pb.ResumeResponse(process=self._message(await self._supervisor.get(process.id)), published=published)
+        live = await self._supervisor.resume(process, self._submission(process), trust=request.trust)
+        process = await self._supervisor.get(process.id)
+        return pb.ResumeResponse(process=self._message(process), published=live.published)
 
     async def Remove(self, request: pb.RemoveRequest, _context: Any) -> pb.RemoveResponse:  # noqa: N802
         """Removes a process and its log."""
@@ -311,18 +300,13 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
         identity = current.get()
         if not spec.module:
             raise UsageError("spec.module: is missing", "give a digest, a prefix of one, or a module's name")
-        registry = self._runtime.registry
-        digest = await asyncio.to_thread(registry.resolve_object, ObjectKind.MODULE, spec.module)
-        module = registry.module_record(digest)
-        if module is None:
-            raise NotFoundError(f"module {digest[:12]}: is not in the catalogue", "upload it again")
+        module = await asyncio.to_thread(self._runtime.registry.resolve_module, spec.module)
         name = spec.module_name or module.name
         request = convert.run_request(spec, name, self._config)
         if identity.role < Role.OPERATOR:
             await asyncio.to_thread(_check_mounts, request, self._config.node.mounts_allowed, identity.name)
         restart = convert.restart_policy(spec.restart, self._config.node.restart)
-        secrets = tuple(each.name for each in spec.env if each.secret)
-        return Asked(module, name, request, restart, spec.isolated, secrets, identity.name)
+        return Asked(module, name, request, restart, spec.isolated, identity.name)
 
     async def _submit(
         self, asked: Asked, key: str, spec: pb.ProcessSpec, stdio: Stdio | None
@@ -360,6 +344,11 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
                 "ask them, or an operator",
             )
         return process
+
+    def _submission(self, process: ProcessRecord) -> Submission:
+        """What was asked for with a process; what is resumed by hand is looked after from now on."""
+        known = self._supervisor.submission(process.id)
+        return known or Submission(process.id, RestartPolicy(), current.get().name)
 
     def _message(self, process: ProcessRecord) -> pb.Process:
         return process_message(process, self._supervisor.submission(process.id))
@@ -436,13 +425,11 @@ def _masked(message: pb.Process, request: pb.GetRequest | pb.ListRequest) -> pb.
 def _fits(process: ProcessRecord, wanted: pb.ProcessFilter) -> bool:
     if wanted.states and convert.state_number(process.state) not in wanted.states:
         return False
-    if wanted.names and not any(fnmatchcase(process.name, pattern) for pattern in wanted.names):
+    if wanted.names and not any(matches(process, "name", pattern) for pattern in wanted.names):
         return False
-    if wanted.ids and not process.id.startswith(tuple(wanted.ids)):
+    if wanted.ids and not any(matches(process, "id", prefix) for prefix in wanted.ids):
         return False
-    return not wanted.modules or any(
-        fnmatchcase(process.module_name, pattern) or process.module.startswith(pattern) for pattern in wanted.modules
-    )
+    return not wanted.modules or any(matches(process, "module", pattern) for pattern in wanted.modules)
 
 
 def _signal(number: int) -> int:

@@ -39,7 +39,7 @@ class Stop:
         return self._event.wait(seconds)
 
 
-class _Handover(Generic[_T]):
+class Handover(Generic[_T]):
     """Items on their way from a thread to a loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, size: Callable[[_T], int]) -> None:
@@ -93,27 +93,36 @@ class _Handover(Generic[_T]):
             self._loop.call_soon_threadsafe(self._there.set)
 
 
-async def from_thread(produce: Callable[[Stop], Iterator[_T]], size: Callable[[_T], int]) -> AsyncIterator[list[_T]]:
+def from_thread(produce: Callable[[Stop], Iterator[_T]], size: Callable[[_T], int]) -> AsyncIterator[list[_T]]:
     """What an iterator gives that works in a thread of its own, as many items at a time as have come.
 
     `size` tells how many bytes an item holds. Raises what the iterator raises, and CapacityError.
     """
+
+    def work(handover: Handover[_T]) -> None:
+        for item in produce(handover.stop):
+            if not handover.put(item):
+                return
+
+    return put_by_thread(work, size)
+
+
+async def put_by_thread(work: Callable[[Handover[_T]], None], size: Callable[[_T], int]) -> AsyncIterator[list[_T]]:
+    """The same for what a function puts, that works in a thread of its own."""
     if not _room.acquire(blocking=False):
         raise CapacityError(f"node: reads {STREAMS_MAX} logs at one time, which is as many as may", "try again later")
-    handover = _Handover(asyncio.get_running_loop(), size)
+    handover: Handover[_T] = Handover(asyncio.get_running_loop(), size)
 
-    def work() -> None:
+    def run() -> None:
         try:
-            for item in produce(handover.stop):
-                if not handover.put(item):
-                    return
+            work(handover)
             handover.end()
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             handover.end(error)
         finally:
             _room.release()
 
-    threading.Thread(target=work, name="timecraft-stream", daemon=True).start()
+    threading.Thread(target=run, name="timecraft-stream", daemon=True).start()
     try:
         while items := await handover.take():
             yield items

@@ -7,15 +7,13 @@ import io
 import itertools
 import json
 import os
-import queue
 import secrets
 import tempfile
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import IO, Any
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 from timecraftd.api import convert
-from timecraftd.api.threads import Stop, from_thread
+from timecraftd.api.threads import Handover, Stop, from_thread, put_by_thread
 from timecraftd.api.v1 import view_pb2 as pb
 from timecraftd.api.v1 import view_pb2_grpc
 from timecraftd.embedded import Runtime
@@ -40,9 +38,7 @@ from timecraftd.views import (
 )
 
 PIECE_BYTES_MAX = 1 << 20
-PAGE_SIZE = 100
 NAME_CHARS_MAX = 255
-PAGE_SIZE_MAX = 1000
 FORMS = ("text", "json", "yaml")
 TIMESTAMPS = ("", "none", "relative", "absolute")
 SIDES = ("", "client", "server")
@@ -122,7 +118,7 @@ class ViewService(view_pb2_grpc.ViewServiceServicer):
         finally:
             stdio.close()
             if not replay.done():
-                self._supervisor.own(_end_replay(worker.peer.call("end_replay", token=token), replay))
+                self._supervisor.tasks.start(_end_replay(worker.peer.call("end_replay", token=token), replay))
 
     async def Describe(self, request: pb.DescribeRequest, _context: Any) -> pb.DescribeResponse:  # noqa: N802
         """One thing in detail."""
@@ -132,7 +128,7 @@ class ViewService(view_pb2_grpc.ViewServiceServicer):
     async def ListObjects(self, request: pb.ListObjectsRequest, _context: Any) -> pb.ListObjectsResponse:  # noqa: N802
         """A page of things, newest first."""
         kind = _kind(request.kind)
-        size = min(request.page_size or PAGE_SIZE, PAGE_SIZE_MAX)
+        size = convert.page_size(request.page_size)
 
         def page() -> tuple[list[dict[str, object]], bool]:
             items = listing(self._runtime, kind, tuple(request.ids))
@@ -151,11 +147,12 @@ class ViewService(view_pb2_grpc.ViewServiceServicer):
         """A process as an archive, an object's bytes, or a log as JSON lines."""
         kind = _kind(request.kind)
 
-        def produce(stop: Stop) -> Iterator[bytes]:
+        def work(handover: Handover[bytes]) -> None:
             write = exporter(self._runtime, kind, request.id, compress=request.compress)
-            yield from _written(write, stop)
+            with io.BufferedWriter(_Pieces(handover), PIECE_BYTES_MAX) as file:
+                write(file)
 
-        async for pieces in from_thread(produce, len):
+        async for pieces in put_by_thread(work, len):
             for data in pieces:
                 yield pb.ExportResponse(data=data)
 
@@ -245,40 +242,19 @@ def _cut(data: bytes) -> Iterator[bytes]:
         yield data[at : at + PIECE_BYTES_MAX]
 
 
-def _written(write: Callable[[IO[bytes]], None], stop: Stop) -> Iterator[bytes]:
-    """What a function writes into a file, in pieces, while it writes."""
-    pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(4)
+class _Pieces(io.RawIOBase):
+    """A file whose content goes to a loop, in pieces."""
 
-    class Pieces(io.RawIOBase):
-        def writable(self) -> bool:
-            return True
+    def __init__(self, handover: Handover[bytes]) -> None:
+        self._handover = handover
 
-        def write(self, data: Any) -> int:
-            _put(pieces, bytes(data), stop)
-            return len(data)
+    def writable(self) -> bool:
+        """It is for writing."""
+        return True
 
-    def work() -> None:
-        try:
-            with io.BufferedWriter(Pieces(), PIECE_BYTES_MAX) as file:
-                write(file)
-            _put(pieces, None, stop)
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            _put(pieces, error, stop)
-
-    thread = threading.Thread(target=work, name="timecraft-export", daemon=True)
-    thread.start()
-    while (piece := pieces.get()) is not None:
-        if isinstance(piece, BaseException):
-            raise piece
-        yield from _cut(piece)
-    thread.join()
-
-
-def _put(pieces: queue.Queue[Any], piece: Any, stop: Stop) -> None:
-    while not stop():
-        try:
-            pieces.put(piece, timeout=0.1)
-            return
-        except queue.Full:
-            continue
-    raise TimecraftError("export: nobody reads any more")
+    def write(self, data: Any) -> int:
+        """Hands over; waits for room. Raises TimecraftError if nobody reads any more."""
+        for piece in _cut(bytes(data)):
+            if not self._handover.put(piece):
+                raise TimecraftError("export: nobody reads any more")
+        return len(data)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from timecraftd.api import convert
 from timecraftd.api.client import idempotency_key
 from timecraftd.api.v1 import process_pb2
-from timecraftd.cli.context import Context, tell
+from timecraftd.cli.context import Context, tell, tell_id, tell_published
 from timecraftd.cli.supervise import Interrupts, tell_run_end
 from timecraftd.cli.terminal import write_all
 from timecraftd.errors import NodeError, NotFoundError
@@ -108,13 +108,11 @@ class Attachment:
         if self._process is None:
             signals = _Signals(self._node, process.id)
             interrupts.attach(signals, interrupt=signals.interrupt if self._interruptible else None)
-            if not self._quiet:
-                tell(process.id)
+            tell_id(process.id, quiet=self._quiet)
             if process.state is ProcessState.QUEUED and not self._quiet:
                 tell("queued: the node has no room for it now")
         self._process = process
-        for published in started.published:
-            tell(f"published {published}")
+        tell_published(started.published)
 
     def _write(self, stream: str, data: bytes) -> None:
         descriptor = self._outputs[stream]

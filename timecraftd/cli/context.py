@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
@@ -118,6 +119,18 @@ def tell(text: str) -> None:
         sys.stderr.flush()
     except OSError:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - else what is left in its buffer fails again at exit
+
+
+def tell_id(process_id: str, *, quiet: bool) -> None:
+    """The first line of a run: which process it is."""
+    if not quiet:
+        tell(process_id)
+
+
+def tell_published(ports: Iterable[str]) -> None:
+    """The ports that a guest published, a line each."""
+    for port in ports:
+        tell(f"published {port}")
 
 
 def tell_compiling(module: ModuleRecord | None) -> None:

@@ -15,14 +15,14 @@ from timecraftd.cli.context import Context
 from timecraftd.cli.contexts import NodeContext
 from timecraftd.cli.spec import process_spec
 from timecraftd.cli.supervise import Interrupts
-from timecraftd.cli.target import Replay, Resume, Run, TraceText, matches
+from timecraftd.cli.target import Replay, Resume, Run, TraceText
 from timecraftd.cli.terminal import write_all
 from timecraftd.errors import NodeError, ProcessStateError
 from timecraftd.model import Digest, ProcessId, ProcessRecord, ProcessState
 from timecraftd.recorder.logs import CAUGHT_UP, Output
 from timecraftd.recorder.retention import RetentionPolicy
 from timecraftd.units import parse_time_ns
-from timecraftd.views import ReplayEnd, TraceOptions
+from timecraftd.views import ReplayEnd, TraceOptions, matches
 
 if TYPE_CHECKING:
     from timecraftd.api.client import Stream

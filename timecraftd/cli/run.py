@@ -6,13 +6,13 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
-from timecraftd.cli.context import Context, is_terminal, tell
+from timecraftd.cli.context import Context, is_terminal, tell, tell_published
 from timecraftd.cli.parser import positive_duration_ns, positive_int, positive_size, size, whole_number
 from timecraftd.cli.target import Run
-from timecraftd.config import CHOICES, Config, check_value, host_variable
+from timecraftd.config import Config, check_given, host_variable
 from timecraftd.engine.request import NetworkRequest, RunRequest
 from timecraftd.engine.spec import LimitSpec, MountSpec
-from timecraftd.errors import ConfigError, NotFoundError, UnsupportedError, UsageError
+from timecraftd.errors import NotFoundError, UnsupportedError, UsageError
 from timecraftd.model import is_name
 from timecraftd.supervisor.restarts import RestartPolicy, parse_restart
 
@@ -170,8 +170,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     if args.detach:
         identity, ports = target.run_detached(Run(module, request, policy, args, Streams()))
         print(identity)
-        for published in ports:
-            tell(f"published {published}")
+        tell_published(ports)
         return 0
     is_typed = args.module == "-" and is_terminal(0)
     stdin = None if args.restrict or (args.module == "-" and not is_typed) else _open_descriptor(0)
@@ -238,7 +237,7 @@ def build_request(args: argparse.Namespace, config: Config, *, is_local: bool = 
         ("record.on_full", "--on-log-full", chosen["on_full"]),
         ("record.block_bytes_max", "--record-batch-size", block_bytes_max),
     ):
-        _check_flag(key, value, flag)
+        check_given(key, value, flag)
     seed = args.seed
     if args.chaos and seed is None:
         seed = int.from_bytes(os.urandom(4), "big")
@@ -337,10 +336,10 @@ def _limits(args: argparse.Namespace, config: Config) -> LimitSpec:
     stack = args.stack or limits.stack_bytes_max
     files = args.max_open_files or limits.open_files_max
     sockets = args.max_sockets or limits.sockets_max
-    _check_flag("limits.memory_bytes_max", memory, "--memory")
-    _check_flag("limits.stack_bytes_max", stack, "--stack")
-    _check_flag("limits.open_files_max", files, "--max-open-files")
-    _check_flag("limits.sockets_max", sockets, "--max-sockets")
+    check_given("limits.memory_bytes_max", memory, "--memory")
+    check_given("limits.stack_bytes_max", stack, "--stack")
+    check_given("limits.open_files_max", files, "--max-open-files")
+    check_given("limits.sockets_max", sockets, "--max-sockets")
     return LimitSpec(
         memory_bytes=memory,
         stack_bytes=stack,
@@ -351,14 +350,6 @@ def _limits(args: argparse.Namespace, config: Config) -> LimitSpec:
         wall_ns=args.timeout or _ns(limits.wall_s_max),
         log_bytes_per_s=args.log_rate or limits.log_bytes_per_s_max,
     )
-
-
-def _check_flag(key: str, value: str | int, flag: str) -> None:
-    try:
-        check_value(key, value, flag)
-    except ConfigError as error:
-        choices = f"use {' or '.join(CHOICES[key])}" if key in CHOICES else "see `timecraft run --help`"
-        raise UsageError(error.message, choices) from None
 
 
 def _ns(seconds: float | None) -> int | None:

@@ -178,7 +178,7 @@ class EmbeddedTarget:
         self, *, alive: bool = False, filters: Sequence[tuple[str, str]] = (), last: int | None = None
     ) -> list[ProcessRecord]:
         """See Target."""
-        from timecraftd.views import sized
+        from timecraftd.views import matches, sized
 
         found = self._runtime.processes(running_only=alive)
         found = [process for process in found if all(matches(process, *item) for item in filters)][:last]
@@ -292,14 +292,12 @@ class EmbeddedTarget:
 
     def run(self, asked: Run) -> int:
         """See Target."""
-        from timecraftd.cli.context import tell
+        from timecraftd.cli.context import tell_id, tell_published
         from timecraftd.cli.supervise import supervise
 
         def started(running: Running) -> None:
-            if not asked.quiet:
-                tell(running.process.id)
-            for published in running.published:
-                tell(f"published {published}")
+            tell_id(running.process.id, quiet=asked.quiet)
+            tell_published(running.published)
 
         trace_fd = 2 if asked.trace else None
         return supervise(
@@ -320,29 +318,16 @@ class EmbeddedTarget:
 
     def resume(self, asked: Resume) -> int:
         """See Target."""
-        from timecraftd.cli.context import tell
+        from timecraftd.cli.context import tell_id, tell_published
         from timecraftd.cli.supervise import Interrupts, attend
 
         process = self._runtime.process(asked.reference)
         with Interrupts() as interrupts:
             trace_fd = 2 if asked.trace else None
             running = self._runtime.resume(process, asked.streams, trace_fd, trusted=asked.trusted)
-            if not asked.quiet:
-                tell(process.id)
-            for published in running.published:
-                tell(f"published {published}")
+            tell_id(process.id, quiet=asked.quiet)
+            tell_published(running.published)
             return attend(self._context, running, interrupts).code
 
     def close(self) -> None:
         """See Target. The runtime is the context's."""
-
-
-def matches(process: ProcessRecord, key: str, pattern: str) -> bool:
-    """Whether a process passes a filter of `ps`."""
-    from fnmatch import fnmatchcase
-
-    if key == "module":
-        return fnmatchcase(process.module_name, pattern) or process.module.startswith(pattern)
-    if key == "id":
-        return process.id.startswith(pattern)
-    return fnmatchcase(process.name if key == "name" else process.state, pattern)

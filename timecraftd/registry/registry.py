@@ -86,6 +86,16 @@ class Registry:
                     names[record.name] = info.digest
         return resolve_digest(kind, reference, [info.digest for info in infos], names)
 
+    def resolve_module(self, reference: str) -> ModuleRecord:
+        """A module by digest, prefix or name. Raises NotFoundError, AmbiguousIdError."""
+        digest = self.resolve_object(ObjectKind.MODULE, reference)
+        record = self.module_record(digest)
+        if record is None:
+            raise NotFoundError(
+                f"module {digest[:12]}: is not in the catalogue", "bring it back with `timecraft import module FILE`"
+            )
+        return record
+
     def unreferenced(self, without: Collection[ProcessId] = ()) -> list[ObjectInfo]:
         """Objects that no process, but those left out, refers to; the caller holds the collection lock."""
         referenced = self.catalogue.references(without)

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -232,3 +233,9 @@ class Directory:
     def address(self, name: str) -> str:
         """The path of a name in it that fits a socket's address, in this process."""
         return f"/proc/self/fd/{self._descriptor}/{name}"
+
+
+def peer_credentials(connection: socket.socket) -> tuple[int, int, int]:
+    """(process id, uid, gid) of who is at the other end of a Unix socket, as the kernel tells."""
+    pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid, gid

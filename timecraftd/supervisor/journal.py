@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from timecraftd.errors import StateError, StateVersionError, UsageError
 from timecraftd.model import ProcessId
 from timecraftd.supervisor.restarts import RestartPolicy, parse_restart
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ANSWERS_AGE_NS_MAX = 24 * 3600 * 10**9
 """How long the answer to a request with an idempotency key is kept."""
 ANSWERS_MAX = 100_000
@@ -21,7 +20,7 @@ KEY_CHARS_MAX = 128
 _SCHEMA = """
 CREATE TABLE submissions (
     process TEXT PRIMARY KEY, restart TEXT NOT NULL, restarts INTEGER NOT NULL, isolated INTEGER NOT NULL,
-    owner TEXT NOT NULL, wanted INTEGER NOT NULL, checkpointed INTEGER NOT NULL, secrets TEXT NOT NULL
+    owner TEXT NOT NULL, wanted INTEGER NOT NULL, checkpointed INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX submissions_wanted ON submissions (wanted) WHERE wanted = 1;
 CREATE TABLE answers (
@@ -46,8 +45,6 @@ class Submission:
     """False once its end is final."""
     checkpointed: bool = False
     """Left by a node that was stopped, to be resumed by the next."""
-    secrets: tuple[str, ...] = ()
-    """Names of variables whose values aren't shown."""
 
 
 class Journal:
@@ -69,6 +66,9 @@ class Journal:
             self._db.execute("PRAGMA synchronous = NORMAL")
             if version == 0:
                 self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            elif version == 1:
+                drop = "ALTER TABLE submissions DROP COLUMN secrets;"  # the process's config names them
+                self._db.executescript(f"BEGIN; {drop} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
     def close(self) -> None:
         """Closes it."""
@@ -78,7 +78,7 @@ class Journal:
         """Adds a submission, or replaces it."""
         with self._errors():
             self._db.execute(
-                "INSERT OR REPLACE INTO submissions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO submissions VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     submission.process,
                     str(submission.restart),
@@ -87,7 +87,6 @@ class Journal:
                     submission.owner,
                     submission.wanted,
                     submission.checkpointed,
-                    json.dumps(submission.secrets),
                 ),
             )
 
@@ -157,7 +156,7 @@ class Journal:
 
 
 def _submission(row: tuple[object, ...]) -> Submission:
-    process, restart, restarts, isolated, owner, wanted, checkpointed, secrets = row
+    process, restart, restarts, isolated, owner, wanted, checkpointed = row
     return Submission(
         process=ProcessId(str(process)),
         restart=parse_restart(str(restart), "journal"),
@@ -166,5 +165,4 @@ def _submission(row: tuple[object, ...]) -> Submission:
         restarts=int(str(restarts)),
         wanted=bool(wanted),
         checkpointed=bool(checkpointed),
-        secrets=tuple(json.loads(str(secrets))),
     )

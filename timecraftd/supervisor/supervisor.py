@@ -26,6 +26,7 @@ from timecraftd.supervisor.changes import Changes
 from timecraftd.supervisor.journal import Journal, Submission
 from timecraftd.supervisor.restarts import RestartPolicy
 from timecraftd.supervisor.stdio import Stdio
+from timecraftd.supervisor.tasks import OwnedTasks
 from timecraftd.supervisor.totals import Totals
 from timecraftd.supervisor.workers import WorkerHandle, WorkerPool
 
@@ -69,6 +70,11 @@ class Live:
     stopped: bool = False
     """Somebody asked for its end: no restarts."""
 
+    @property
+    def published(self) -> tuple[str, ...]:
+        """Published ports, as far as it runs."""
+        return self.begun.result() if self.begun.done() else ()
+
 
 class Supervisor:
     """The processes of a node. Belongs to one event loop; what blocks is done in threads."""
@@ -86,7 +92,7 @@ class Supervisor:
         self._queue: deque[str] = deque()
         self._running: set[str] = set()
         self._memory_bytes = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks = OwnedTasks(log)
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
@@ -140,7 +146,7 @@ class Supervisor:
         elif process.state is ProcessState.RUNNING:
             self._log("another host runs the process", process=process.id, pid=process.pid)
         elif process.state is ProcessState.CRASHED and submission.checkpointed and process.recorded:
-            self.own(self._again(replace(submission, checkpointed=False), process, 0.0, resumes=True))
+            self.tasks.start(self._again(replace(submission, checkpointed=False), process, 0.0, resumes=True))
         else:
             self._log("process ended while no node looked after it", process=process.id, state=str(process.state))
             self._follow_up(submission, process)
@@ -156,9 +162,7 @@ class Supervisor:
         if abandon:
             for live in self._live.values():
                 self._journal.put(replace(live.submission, checkpointed=True))
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.tasks.cancel()
         await self.workers.close(abandon=abandon)
 
     @property
@@ -289,6 +293,16 @@ class Supervisor:
         ):
             raise ProcessStateError(f"process {process.id}: doesn't run, but {process.state}", "look at it again")
 
+    async def signal_all(self, number: int) -> None:
+        """Ends all guests as by a signal; one that can't be ended, or has ended, doesn't keep the others."""
+        for process in self.processes():
+            try:
+                await self.signal(await self.get(process), number)
+            except (ProcessStateError, NotFoundError):
+                pass
+            except TimecraftError as error:
+                self._log("signal failed", level="warning", process=process, error=str(error))
+
     async def forget(self, process: ProcessRecord) -> None:
         """A process is to be started no more: it was removed."""
         await self._do(lambda: self._journal.delete(process.id))
@@ -414,7 +428,7 @@ class Supervisor:
             process = self._queue.popleft()
             live = self._live[process]
             self._admit(process, live)
-            self.own(self._begin_queued(process, live))
+            self.tasks.start(self._begin_queued(process, live))
 
     async def _begin_queued(self, process: str, live: Live) -> None:
         try:
@@ -435,7 +449,7 @@ class Supervisor:
     def _on_end(self, worker: WorkerHandle, arguments: dict[str, Any]) -> None:
         worker.processes.discard(arguments["process"])
         self.totals.note(worker.name, arguments["totals"])
-        self.own(self._ended(arguments))
+        self.tasks.start(self._ended(arguments))
 
     async def _ended(self, arguments: dict[str, Any]) -> None:
         record = await self._ended_record(
@@ -520,7 +534,7 @@ class Supervisor:
             return False
         restarts = 0 if ran_s >= restart.healthy_s else submission.restarts
         again = replace(submission, restarts=restarts + 1)
-        self.own(self._again(again, record, delay_s, resumes=resumes))
+        self.tasks.start(self._again(again, record, delay_s, resumes=resumes))
         return True
 
     async def _again(self, submission: Submission, record: ProcessRecord, delay_s: float, *, resumes: bool) -> None:
@@ -553,14 +567,3 @@ class Supervisor:
 
     async def _do(self, work: Callable[[], _T]) -> _T:
         return await asyncio.to_thread(work)
-
-    def own(self, work: Any) -> None:
-        """Runs a coroutine for as long as the node has use for it."""
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._log("internal error", level="error", error=repr(task.exception()))

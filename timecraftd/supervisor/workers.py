@@ -7,15 +7,14 @@ import contextvars
 import os
 import secrets
 import signal
-import socket
-import struct
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 from timecraftd.errors import EngineError, TimecraftError, WorkerLostError
-from timecraftd.supervisor.channel import Directory, Peer, once
+from timecraftd.supervisor.channel import Directory, Peer, once, peer_credentials
+from timecraftd.supervisor.tasks import OwnedTasks
 
 START_S_MAX = 20.0
 CONNECT_POLL_S = 0.01
@@ -72,7 +71,7 @@ class WorkerPool:
         self._on_lost = on_lost
         self._log = log
         self._directory = Directory(os.path.join(home, "workers"))
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = OwnedTasks(log)
         self._starting: asyncio.Lock = asyncio.Lock()
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._closing = False
@@ -127,9 +126,7 @@ class WorkerPool:
             await asyncio.gather(*(child.wait() for child in self._children.values()))
         for worker in list(self.workers.values()):
             worker.peer.close()
-        for task in self._tasks:
-            task.cancel()  # those who wait for children that go on
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()  # those who wait for children that go on
         self._directory.close()
 
     def _with_room(self) -> WorkerHandle | None:
@@ -207,7 +204,7 @@ class WorkerPool:
             async with asyncio.timeout(HELLO_S_MAX):
                 answer = await peer.call("hello")
         except TimeoutError:
-            pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            pid, _, _ = peer_credentials(connection)
             self._log("worker doesn't answer", level="error", worker=name, pid=pid)
             await end_process(pid)
             raise WorkerLostError(f"worker {name}: doesn't answer", "its processes are settled") from None
@@ -225,15 +222,7 @@ class WorkerPool:
 
     def _own(self, work: Any) -> asyncio.Task[None]:
         # It serves whoever comes: the identity and the request of the call that began it aren't its own.
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._log("internal error", level="error", error=repr(task.exception()))
+        return self._tasks.start(work, contextvars.Context())
 
 
 async def end_process(pid: int) -> None:

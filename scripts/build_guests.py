@@ -33,6 +33,8 @@ SOURCES = {".go", ".mod", ".sum"}
 CLANGS = ("clang-16", "clang-17", "clang-18", "clang-19", "clang")
 C_FLAGS = ("--target=wasm32-wasi", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
 SHIM = ROOT / "guest-python" / "shim"
+VERIFY = TESTS / "go" / "verify"
+"""A package that guests of another module use too."""
 C_PACKAGES = "clang-16 lld-16 wasi-libc libclang-rt-16-dev-wasm32"
 """Debian's and Ubuntu's."""
 PREBUILT = TESTS / "c" / "prebuilt"
@@ -182,7 +184,8 @@ def source_digest(guest: Guest) -> str:
         if path.is_file() and path.suffix in suffixes and is_source(path.relative_to(guest.module), guest):
             state.update(f"\0{path.relative_to(guest.module)}\0".encode())
             state.update(path.read_bytes())
-    for path in sorted(SHIM.rglob("*.[ch]")) if guest.sources else ():
+    shared = SHIM.rglob("*.[ch]") if guest.sources else VERIFY.glob("*.go") if guest.module == TESTS / "net" else ()
+    for path in sorted(shared):
         state.update(path.read_bytes())
     return state.hexdigest()
 

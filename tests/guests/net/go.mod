@@ -7,6 +7,7 @@ require (
 	github.com/redis/go-redis/v9 v9.17.2
 	github.com/stealthrocket/net v0.2.1
 	golang.org/x/net v0.48.0
+	guests v0.0.0
 )
 
 require (
@@ -19,3 +20,5 @@ require (
 	golang.org/x/sync v0.19.0 // indirect
 	golang.org/x/text v0.32.0 // indirect
 )
+
+replace guests => ../go

@@ -23,27 +23,10 @@ import (
 	"github.com/stealthrocket/net/wasip1"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/h2c"
+	"guests/verify"
 )
 
 const large = 4 << 20
-
-// must ends a check with its error.
-func must(err error) {
-	if err != nil {
-		panic(err)
-	}
-}
-
-func that(ok bool, format string, args ...any) {
-	if !ok {
-		panic(fmt.Errorf(format, args...))
-	}
-}
-
-func get[T any](value T, err error) T {
-	must(err)
-	return value
-}
 
 // counting is a listener that knows how many connections it took.
 type counting struct {
@@ -70,7 +53,7 @@ type site struct {
 
 func serve() *site {
 	s := &site{
-		listener: &counting{Listener: get(wasip1.Listen("tcp", "127.0.0.1:0"))},
+		listener: &counting{Listener: verify.Get(wasip1.Listen("tcp", "127.0.0.1:0"))},
 		begun:    make(chan struct{}, 1),
 		canceled: make(chan struct{}, 1),
 	}
@@ -105,7 +88,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Trailer", "X-Digest")
 	control := http.NewResponseController(w)
 	if r.ProtoMajor == 1 {
-		must(control.EnableFullDuplex())
+		verify.Must(control.EnableFullDuplex())
 	}
 	w.WriteHeader(http.StatusOK)
 	control.Flush()
@@ -124,7 +107,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 
 // count answers when it has the whole request.
 func count(w http.ResponseWriter, r *http.Request) {
-	fmt.Fprint(w, get(io.Copy(io.Discard, r.Body)), " bytes")
+	fmt.Fprint(w, verify.Get(io.Copy(io.Discard, r.Body)), " bytes")
 }
 
 func chunks(w http.ResponseWriter, r *http.Request) {
@@ -135,7 +118,7 @@ func chunks(w http.ResponseWriter, r *http.Request) {
 }
 
 func zipped(w http.ResponseWriter, r *http.Request) {
-	that(r.Header.Get("Accept-Encoding") == "gzip", "no gzip wanted")
+	verify.That(r.Header.Get("Accept-Encoding") == "gzip", "no gzip wanted")
 	w.Header().Set("Content-Encoding", "gzip")
 	z := gzip.NewWriter(w)
 	z.Write(bytes.Repeat([]byte("well compressible "), 10000))
@@ -145,7 +128,7 @@ func zipped(w http.ResponseWriter, r *http.Request) {
 // hijack takes the connection and echoes lines: what WebSockets do.
 func hijack(w http.ResponseWriter, r *http.Request) {
 	conn, both, err := w.(http.Hijacker).Hijack()
-	must(err)
+	verify.Must(err)
 	defer conn.Close()
 	both.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n")
 	both.Flush()
@@ -173,10 +156,10 @@ func http2Client() *http.Client {
 }
 
 func body(r *http.Response, err error) string {
-	must(err)
+	verify.Must(err)
 	defer r.Body.Close()
-	that(r.StatusCode == http.StatusOK, "%s", r.Status)
-	return string(get(io.ReadAll(r.Body)))
+	verify.That(r.StatusCode == http.StatusOK, "%s", r.Status)
+	return string(verify.Get(io.ReadAll(r.Body)))
 }
 
 // pattern is n bytes that differ by seed.
@@ -190,14 +173,14 @@ func pattern(n, seed int) []byte {
 
 func simple(s *site, client *http.Client, proto string) {
 	for range 20 {
-		that(body(client.Get(s.url+"/hello")) == "hello by "+proto, "another protocol")
+		verify.That(body(client.Get(s.url+"/hello")) == "hello by "+proto, "another protocol")
 	}
-	that(s.listener.accepted.Load() == 1, "%d connections for one client", s.listener.accepted.Load())
-	that(body(client.Get(s.url+"/moved")) == "hello by "+proto, "not redirected")
-	head := get(client.Head(s.url + "/hello"))
-	that(head.ContentLength == int64(len("hello by "+proto)), "HEAD: length %d", head.ContentLength)
-	missing := get(client.Get(s.url + "/missing"))
-	that(missing.StatusCode == http.StatusNotFound, "%s", missing.Status)
+	verify.That(s.listener.accepted.Load() == 1, "%d connections for one client", s.listener.accepted.Load())
+	verify.That(body(client.Get(s.url+"/moved")) == "hello by "+proto, "not redirected")
+	head := verify.Get(client.Head(s.url + "/hello"))
+	verify.That(head.ContentLength == int64(len("hello by "+proto)), "HEAD: length %d", head.ContentLength)
+	missing := verify.Get(client.Get(s.url + "/missing"))
+	verify.That(missing.StatusCode == http.StatusNotFound, "%s", missing.Status)
 	missing.Body.Close()
 }
 
@@ -208,21 +191,21 @@ func concurrent(s *site, client *http.Client, proto string) {
 		go func() {
 			defer wg.Done()
 			sent := pattern(10_000+i, i)
-			that(body(client.Post(s.url+"/echo", "x/y", bytes.NewReader(sent))) == string(sent), "echo %d differs", i)
+			verify.That(body(client.Post(s.url+"/echo", "x/y", bytes.NewReader(sent))) == string(sent), "echo %d differs", i)
 		}()
 	}
 	wg.Wait()
 	if proto == "HTTP/2.0" {
-		that(s.listener.accepted.Load() == 1, "%d connections for many streams", s.listener.accepted.Load())
+		verify.That(s.listener.accepted.Load() == 1, "%d connections for many streams", s.listener.accepted.Load())
 	}
 }
 
 func largeBody(s *site, client *http.Client, proto string) {
 	sent := pattern(large, 1)
 	for _, reader := range []io.Reader{bytes.NewReader(sent), io.MultiReader(bytes.NewReader(sent))} { // of known length, or not
-		r := get(client.Post(s.url+"/echo", "x/y", reader))
-		that(bytes.Equal(get(io.ReadAll(r.Body)), sent), "bytes differ")
-		that(r.Trailer.Get("X-Digest") == fmt.Sprintf("%x", sha256.Sum256(sent)), "trailer %v", r.Trailer)
+		r := verify.Get(client.Post(s.url+"/echo", "x/y", reader))
+		verify.That(bytes.Equal(verify.Get(io.ReadAll(r.Body)), sent), "bytes differ")
+		verify.That(r.Trailer.Get("X-Digest") == fmt.Sprintf("%x", sha256.Sum256(sent)), "trailer %v", r.Trailer)
 		r.Body.Close()
 	}
 }
@@ -230,93 +213,79 @@ func largeBody(s *site, client *http.Client, proto string) {
 // bothWays has each part of the request answered before the next is sent.
 func bothWays(s *site, client *http.Client, proto string) {
 	read, write := io.Pipe()
-	r := get(client.Do(get(http.NewRequest("POST", s.url+"/echo", read))))
+	r := verify.Get(client.Do(verify.Get(http.NewRequest("POST", s.url+"/echo", read))))
 	lines := bufio.NewReader(r.Body)
 	for i := range 50 {
 		fmt.Fprintf(write, "part %d\n", i)
-		that(get(lines.ReadString('\n')) == fmt.Sprintf("part %d\n", i), "part %d", i)
+		verify.That(verify.Get(lines.ReadString('\n')) == fmt.Sprintf("part %d\n", i), "part %d", i)
 	}
 	write.Close()
-	that(len(get(io.ReadAll(lines))) == 0, "more than was sent")
+	verify.That(len(verify.Get(io.ReadAll(lines))) == 0, "more than was sent")
 	r.Body.Close()
 }
 
 func streamed(s *site, client *http.Client, proto string) {
-	r := get(client.Get(s.url + "/chunks"))
-	that(r.ContentLength == -1, "length %d", r.ContentLength)
-	that(proto != "HTTP/1.1" || r.TransferEncoding[0] == "chunked", "not chunked")
+	r := verify.Get(client.Get(s.url + "/chunks"))
+	verify.That(r.ContentLength == -1, "length %d", r.ContentLength)
+	verify.That(proto != "HTTP/1.1" || r.TransferEncoding[0] == "chunked", "not chunked")
 	lines := bufio.NewScanner(r.Body)
 	count := 0
 	for ; lines.Scan(); count++ {
-		that(lines.Text() == fmt.Sprintf("chunk %d", count), "%q", lines.Text())
+		verify.That(lines.Text() == fmt.Sprintf("chunk %d", count), "%q", lines.Text())
 	}
-	that(count == 100, "%d chunks", count)
+	verify.That(count == 100, "%d chunks", count)
 	r.Body.Close()
-	that(len(body(client.Get(s.url+"/gzip"))) == 180_000, "compressed badly")
+	verify.That(len(body(client.Get(s.url+"/gzip"))) == 180_000, "compressed badly")
 }
 
 func canceled(s *site, client *http.Client, proto string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { <-s.begun; cancel() }()
-	_, err := client.Do(get(http.NewRequestWithContext(ctx, "GET", s.url+"/wait", nil)))
-	that(errors.Is(err, context.Canceled), "%v", err)
+	_, err := client.Do(verify.Get(http.NewRequestWithContext(ctx, "GET", s.url+"/wait", nil)))
+	verify.That(errors.Is(err, context.Canceled), "%v", err)
 	<-s.canceled
-	that(body(client.Get(s.url+"/hello")) == "hello by "+proto, "the next request")
+	verify.That(body(client.Get(s.url+"/hello")) == "hello by "+proto, "the next request")
 }
 
 func shutdown(s *site, client *http.Client, proto string) {
 	answer := make(chan string)
 	go func() { answer <- body(client.Get(s.url + "/slow")) }()
 	<-s.begun
-	must(s.server.Shutdown(context.Background()))
-	that(<-answer == "slow, but sure", "cut by the shutdown")
+	verify.Must(s.server.Shutdown(context.Background()))
+	verify.That(<-answer == "slow, but sure", "cut by the shutdown")
 	_, err := client.Get(s.url + "/hello")
-	that(err != nil, "served after the shutdown")
+	verify.That(err != nil, "served after the shutdown")
 }
 
 // pipelined sends requests without waiting, the last in two pieces, and has the server send 100 Continue.
 func pipelined(s *site, _ *http.Client, _ string) {
-	conn := get(wasip1.Dial("tcp", s.listener.Addr().String()))
+	conn := verify.Get(wasip1.Dial("tcp", s.listener.Addr().String()))
 	defer conn.Close()
 	request := "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n"
 	io.WriteString(conn, request+request+"POST /count HTTP/1.1\r\nHost: x\r\nContent-Le")
 	io.WriteString(conn, "ngth: 5\r\nExpect: 100-continue\r\n\r\n")
 	answers := bufio.NewReader(conn)
 	for range 2 {
-		that(body(http.ReadResponse(answers, nil)) == "hello by HTTP/1.1", "an answer to another")
+		verify.That(body(http.ReadResponse(answers, nil)) == "hello by HTTP/1.1", "an answer to another")
 	}
-	that(get(http.ReadResponse(answers, nil)).StatusCode == http.StatusContinue, "no leave to go on")
+	verify.That(verify.Get(http.ReadResponse(answers, nil)).StatusCode == http.StatusContinue, "no leave to go on")
 	io.WriteString(conn, "hello"+"GET /hello HTTP/1.0\r\n\r\n")
-	that(body(http.ReadResponse(answers, nil)) == "5 bytes", "body")
-	that(body(http.ReadResponse(answers, nil)) == "hello by HTTP/1.0", "last")
+	verify.That(body(http.ReadResponse(answers, nil)) == "5 bytes", "body")
+	verify.That(body(http.ReadResponse(answers, nil)) == "hello by HTTP/1.0", "last")
 	_, err := answers.ReadByte()
-	that(err == io.EOF, "not closed after HTTP/1.0: %v", err)
+	verify.That(err == io.EOF, "not closed after HTTP/1.0: %v", err)
 }
 
 func upgraded(s *site, _ *http.Client, _ string) {
-	conn := get(wasip1.Dial("tcp", s.listener.Addr().String()))
+	conn := verify.Get(wasip1.Dial("tcp", s.listener.Addr().String()))
 	defer conn.Close()
 	io.WriteString(conn, "GET /hijack HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n")
 	answers := bufio.NewReader(conn)
-	that(get(http.ReadResponse(answers, nil)).StatusCode == http.StatusSwitchingProtocols, "no upgrade")
+	verify.That(verify.Get(http.ReadResponse(answers, nil)).StatusCode == http.StatusSwitchingProtocols, "no upgrade")
 	for _, line := range []string{"first\n", "second\n"} {
 		io.WriteString(conn, line)
-		that(get(answers.ReadString('\n')) == strings.ToUpper(line), "line %q", line)
+		verify.That(verify.Get(answers.ReadString('\n')) == strings.ToUpper(line), "line %q", line)
 	}
-}
-
-// run prints how one check ended; a check that panics doesn't keep others from running.
-func run(name string, check func()) (ok bool) {
-	defer func() {
-		if err := recover(); err != nil {
-			fmt.Println("FAILED", name+":", err)
-			return
-		}
-		fmt.Println("ok", name)
-		ok = true
-	}()
-	check()
-	return
 }
 
 func main() {
@@ -324,7 +293,7 @@ func main() {
 	failed := 0
 	each := func(proto string, client func() *http.Client, names []string, checks ...check) {
 		for i, check := range checks {
-			if !run(proto+" "+names[i], func() {
+			if !verify.Run(proto+" "+names[i], func() {
 				s, client := serve(), client()
 				defer s.server.Close()
 				defer client.CloseIdleConnections()

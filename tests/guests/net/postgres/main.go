@@ -22,32 +22,15 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stealthrocket/net/wasip1"
+	"guests/verify"
 )
 
 var background = context.Background()
 
-// must ends a check with its error.
-func must(err error) {
-	if err != nil {
-		panic(err)
-	}
-}
-
-func that(ok bool, format string, args ...any) {
-	if !ok {
-		panic(fmt.Errorf(format, args...))
-	}
-}
-
-func get[T any](value T, err error) T {
-	must(err)
-	return value
-}
-
 // fails checks the SQLSTATE of an error.
 func fails(err error, code string) *pgconn.PgError {
 	var found *pgconn.PgError
-	that(errors.As(err, &found) && found.Code == code, "got %v, want %s", err, code)
+	verify.That(errors.As(err, &found) && found.Code == code, "got %v, want %s", err, code)
 	return found
 }
 
@@ -58,23 +41,23 @@ func configure(config *pgconn.Config) {
 }
 
 func config(url string) *pgx.ConnConfig {
-	c := get(pgx.ParseConfig(url))
+	c := verify.Get(pgx.ParseConfig(url))
 	configure(&c.Config)
 	return c
 }
 
-func connect(url string) *pgx.Conn { return get(pgx.ConnectConfig(background, config(url))) }
+func connect(url string) *pgx.Conn { return verify.Get(pgx.ConnectConfig(background, config(url))) }
 
 func exec(c interface {
 	Exec(context.Context, string, ...any) (pgconn.CommandTag, error)
 }, sql string, args ...any) int64 {
-	return get(c.Exec(background, sql, args...)).RowsAffected()
+	return verify.Get(c.Exec(background, sql, args...)).RowsAffected()
 }
 
 func value[T any](c interface {
 	QueryRow(context.Context, string, ...any) pgx.Row
 }, sql string, args ...any) (found T) {
-	must(c.QueryRow(background, sql, args...).Scan(&found))
+	verify.Must(c.QueryRow(background, sql, args...).Scan(&found))
 	return
 }
 
@@ -82,7 +65,7 @@ func value[T any](c interface {
 func same[T any](c *pgx.Conn, kind string, sent T) {
 	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeSimpleProtocol} {
 		found := value[T](c, "select $1::"+kind, mode, sent)
-		that(reflect.DeepEqual(found, sent), "%s: sent %v, got %v", kind, sent, found)
+		verify.That(reflect.DeepEqual(found, sent), "%s: sent %v, got %v", kind, sent, found)
 	}
 }
 
@@ -103,19 +86,19 @@ func types(c *pgx.Conn, _ string) {
 	same(c, "interval", pgtype.Interval{Months: 14, Days: -3, Microseconds: 1_000_001, Valid: true})
 	same(c, "uuid", pgtype.UUID{Bytes: [16]byte{1, 2, 3, 15: 16}, Valid: true})
 	same(c, "int4", (*int32)(nil))
-	that(value[string](c, "select ($1::int4range * '[5,20)')::text", pgtype.Range[int32]{
+	verify.That(value[string](c, "select ($1::int4range * '[5,20)')::text", pgtype.Range[int32]{
 		Lower: 1, Upper: 10, LowerType: pgtype.Inclusive, UpperType: pgtype.Inclusive, Valid: true,
 	}) == "[5,11)", "range")
-	that(value[string](c, "select ($1::numeric * 3)::text", "0.1") == "0.3", "numeric")
+	verify.That(value[string](c, "select ($1::numeric * 3)::text", "0.1") == "0.3", "numeric")
 	found := value[map[string]any](c, "select $1::jsonb", map[string]any{"a": []int{1, 2}, "b": nil})
-	that(reflect.DeepEqual(found, map[string]any{"a": []any{1.0, 2.0}, "b": nil}), "jsonb: %v", found)
+	verify.That(reflect.DeepEqual(found, map[string]any{"a": []any{1.0, 2.0}, "b": nil}), "jsonb: %v", found)
 	at := value[time.Time](c, "select '2024-06-01 12:00+02'::timestamptz")
-	that(at.Equal(time.Date(2024, 6, 1, 10, 0, 0, 0, time.UTC)), "timestamptz: %v", at)
+	verify.That(at.Equal(time.Date(2024, 6, 1, 10, 0, 0, 0, time.UTC)), "timestamptz: %v", at)
 }
 
 func transactions(c *pgx.Conn, url string) {
 	exec(c, "create table account (name text primary key, amount int not null check (amount >= 0))")
-	must(pgx.BeginFunc(background, c, func(tx pgx.Tx) error {
+	verify.Must(pgx.BeginFunc(background, c, func(tx pgx.Tx) error {
 		exec(tx, "insert into account values ('a', 100), ('b', 0)")
 		return nil
 	}))
@@ -124,8 +107,8 @@ func transactions(c *pgx.Conn, url string) {
 		exec(tx, "update account set amount = 1")
 		return refused
 	})
-	that(errors.Is(err, refused), "%v", err)
-	must(pgx.BeginFunc(background, c, func(tx pgx.Tx) error {
+	verify.That(errors.Is(err, refused), "%v", err)
+	verify.Must(pgx.BeginFunc(background, c, func(tx pgx.Tx) error {
 		exec(tx, "update account set amount = amount + 50 where name = 'b'")
 		err := pgx.BeginFunc(background, tx, func(tx pgx.Tx) error { // a savepoint
 			_, err := tx.Exec(background, "update account set amount = amount - 200 where name = 'a'")
@@ -135,26 +118,26 @@ func transactions(c *pgx.Conn, url string) {
 		exec(tx, "update account set amount = amount - 50 where name = 'a'")
 		return nil
 	}))
-	that(value[string](c, "select string_agg(name || amount, ' ' order by name) from account") == "a50 b50", "amounts")
+	verify.That(value[string](c, "select string_agg(name || amount, ' ' order by name) from account") == "a50 b50", "amounts")
 
 	other := connect(url)
 	defer other.Close(background)
-	one := get(c.BeginTx(background, pgx.TxOptions{IsoLevel: pgx.Serializable}))
-	two := get(other.BeginTx(background, pgx.TxOptions{IsoLevel: pgx.Serializable}))
+	one := verify.Get(c.BeginTx(background, pgx.TxOptions{IsoLevel: pgx.Serializable}))
+	two := verify.Get(other.BeginTx(background, pgx.TxOptions{IsoLevel: pgx.Serializable}))
 	for _, tx := range []pgx.Tx{one, two} {
 		value[int](tx, "select sum(amount)::int from account")
 	}
 	exec(one, "update account set amount = 0 where name = 'a'")
 	exec(two, "update account set amount = 0 where name = 'b'")
-	must(one.Commit(background))
+	verify.Must(one.Commit(background))
 	fails(two.Commit(background), "40001")
 }
 
 func prepared(c *pgx.Conn, _ string) {
 	exec(c, "create table square (n int primary key, square int)")
-	get(c.Prepare(background, "insert", "insert into square values ($1, $2)"))
+	verify.Get(c.Prepare(background, "insert", "insert into square values ($1, $2)"))
 	for n := range 100 {
-		that(exec(c, "insert", n, n*n) == 1, "not inserted")
+		verify.That(exec(c, "insert", n, n*n) == 1, "not inserted")
 	}
 	batch := &pgx.Batch{}
 	for n := range 100 {
@@ -162,14 +145,14 @@ func prepared(c *pgx.Conn, _ string) {
 	}
 	results := c.SendBatch(background, batch)
 	for n := range 100 {
-		that(value[int](queued{results}, "") == n*n, "square of %d", n)
+		verify.That(value[int](queued{results}, "") == n*n, "square of %d", n)
 	}
-	must(results.Close())
-	rows := get(c.Query(background, "select n, square from square where n between $1 and $2 order by n", 10, 12))
+	verify.Must(results.Close())
+	rows := verify.Get(c.Query(background, "select n, square from square where n between $1 and $2 order by n", 10, 12))
 	type square struct{ N, Square int }
-	found := get(pgx.CollectRows(rows, pgx.RowToStructByName[square]))
-	that(reflect.DeepEqual(found, []square{{10, 100}, {11, 121}, {12, 144}}), "%v", found)
-	must(c.Deallocate(background, "insert"))
+	found := verify.Get(pgx.CollectRows(rows, pgx.RowToStructByName[square]))
+	verify.That(reflect.DeepEqual(found, []square{{10, 100}, {11, 121}, {12, 144}}), "%v", found)
+	verify.Must(c.Deallocate(background, "insert"))
 }
 
 // queued gives the next result of a batch as a query would.
@@ -179,16 +162,16 @@ func (q queued) QueryRow(context.Context, string, ...any) pgx.Row { return q.Bat
 
 func failures(c *pgx.Conn, url string) {
 	_, err := c.Exec(background, "select 1 from nowhere")
-	that(fails(err, "42P01").Position == 15, "position")
+	verify.That(fails(err, "42P01").Position == 15, "position")
 	_, err = c.Exec(background, "insert into square values (1, 1)")
-	that(fails(err, "23505").ConstraintName == "square_pkey", "constraint")
+	verify.That(fails(err, "23505").ConstraintName == "square_pkey", "constraint")
 	_, err = c.Exec(background, "select 1/0")
 	fails(err, "22012")
 	exec(c, "set statement_timeout = 20")
 	_, err = c.Exec(background, "select pg_sleep(10)")
 	fails(err, "57014")
 	exec(c, "reset statement_timeout")
-	that(value[int](c, "select 1") == 1, "the connection is of no use after errors")
+	verify.That(value[int](c, "select 1") == 1, "the connection is of no use after errors")
 
 	wrong := config(url)
 	wrong.Password = "wrong"
@@ -203,8 +186,8 @@ func failures(c *pgx.Conn, url string) {
 	ctx, cancel := context.WithTimeout(background, 250*time.Millisecond)
 	defer cancel()
 	_, err = other.Exec(ctx, "select pg_sleep(10)")
-	that(errors.Is(err, context.DeadlineExceeded), "%v", err)
-	that(other.IsClosed(), "still open after a query was given up")
+	verify.That(errors.Is(err, context.DeadlineExceeded), "%v", err)
+	verify.That(other.IsClosed(), "still open after a query was given up")
 }
 
 func copies(c *pgx.Conn, _ string) {
@@ -214,12 +197,12 @@ func copies(c *pgx.Conn, _ string) {
 	source := pgx.CopyFromSlice(count, func(n int) ([]any, error) {
 		return []any{n, fmt.Sprintf("name %d", n), begin.Add(time.Duration(n) * time.Second)}, nil
 	})
-	that(get(c.CopyFrom(background, pgx.Identifier{"copied"}, []string{"n", "name", "at"}, source)) == count, "not all")
-	that(value[int](c, "select count(distinct (n, name, at))::int from copied") == count, "not all differ")
+	verify.That(verify.Get(c.CopyFrom(background, pgx.Identifier{"copied"}, []string{"n", "name", "at"}, source)) == count, "not all")
+	verify.That(value[int](c, "select count(distinct (n, name, at))::int from copied") == count, "not all differ")
 	var out bytes.Buffer
-	get(c.PgConn().CopyTo(background, &out, "copy (select n, name from copied order by n) to stdout with csv"))
-	that(bytes.HasPrefix(out.Bytes(), []byte("0,name 0\n1,name 1\n")), "%.30q", out.Bytes())
-	that(bytes.Count(out.Bytes(), []byte("\n")) == count, "%d lines", bytes.Count(out.Bytes(), []byte("\n")))
+	verify.Get(c.PgConn().CopyTo(background, &out, "copy (select n, name from copied order by n) to stdout with csv"))
+	verify.That(bytes.HasPrefix(out.Bytes(), []byte("0,name 0\n1,name 1\n")), "%.30q", out.Bytes())
+	verify.That(bytes.Count(out.Bytes(), []byte("\n")) == count, "%d lines", bytes.Count(out.Bytes(), []byte("\n")))
 	_, err := c.PgConn().CopyFrom(background, bytes.NewReader([]byte("not a number\n")), "copy copied (n) from stdin")
 	fails(err, "22P02")
 }
@@ -229,12 +212,12 @@ func large(c *pgx.Conn, _ string) {
 	for i := range sent {
 		sent[i] = byte(i * 7)
 	}
-	that(bytes.Equal(value[[]byte](c, "select $1::bytea || ''", sent), sent), "bytes differ")
-	rows := get(c.Query(background, "select n, md5(n::text) from generate_series(1, 50000) n"))
+	verify.That(bytes.Equal(value[[]byte](c, "select $1::bytea || ''", sent), sent), "bytes differ")
+	rows := verify.Get(c.Query(background, "select n, md5(n::text) from generate_series(1, 50000) n"))
 	var n, sum int
 	var text string
-	get(pgx.ForEachRow(rows, []any{&n, &text}, func() error { sum += n; return nil }))
-	that(sum == 50_000*50_001/2, "sum %d", sum)
+	verify.Get(pgx.ForEachRow(rows, []any{&n, &text}, func() error { sum += n; return nil }))
+	verify.That(sum == 50_000*50_001/2, "sum %d", sum)
 }
 
 func notifications(c *pgx.Conn, url string) {
@@ -247,17 +230,17 @@ func notifications(c *pgx.Conn, url string) {
 		}
 	}()
 	for _, text := range []string{"one", "two", "three"} {
-		news := get(c.WaitForNotification(background))
-		that(news.Channel == "news" && news.Payload == text, "%v", news)
+		news := verify.Get(c.WaitForNotification(background))
+		verify.That(news.Channel == "news" && news.Payload == text, "%v", news)
 	}
 	exec(c, "unlisten news")
 }
 
 func pool(_ *pgx.Conn, url string) {
-	settings := get(pgxpool.ParseConfig(url))
+	settings := verify.Get(pgxpool.ParseConfig(url))
 	configure(&settings.ConnConfig.Config)
 	settings.MaxConns = 8
-	pool := get(pgxpool.NewWithConfig(background, settings))
+	pool := verify.Get(pgxpool.NewWithConfig(background, settings))
 	defer pool.Close()
 	exec(pool, "create table hits (n int)")
 	exec(pool, "insert into hits values (0)")
@@ -272,8 +255,8 @@ func pool(_ *pgx.Conn, url string) {
 		}()
 	}
 	wg.Wait()
-	that(value[int](pool, "select n from hits") == 160, "lost hits")
-	that(pool.Stat().TotalConns() <= 8, "%d connections", pool.Stat().TotalConns())
+	verify.That(value[int](pool, "select n from hits") == 160, "lost hits")
+	verify.That(pool.Stat().TotalConns() <= 8, "%d connections", pool.Stat().TotalConns())
 }
 
 func cut(c *pgx.Conn, url string) {
@@ -281,7 +264,7 @@ func cut(c *pgx.Conn, url string) {
 	exec(c, "select pg_terminate_backend($1)", other.PgConn().PID())
 	_, err := other.Exec(background, "select 1")
 	fails(err, "57P01")
-	that(other.IsClosed(), "still open")
+	verify.That(other.IsClosed(), "still open")
 }
 
 // countTo counts in a table. Each line says how far the count is and how many connections it took.
@@ -303,20 +286,6 @@ func countTo(url string, last int) {
 	fmt.Println("connections:", connections, "rows:", value[int](c, "select count(*)::int from counted"))
 }
 
-// run prints how one check ended; a check that panics doesn't keep others from running.
-func run(name string, check func()) (ok bool) {
-	defer func() {
-		if err := recover(); err != nil {
-			fmt.Println("FAILED", name+":", err)
-			return
-		}
-		fmt.Println("ok", name)
-		ok = true
-	}()
-	check()
-	return
-}
-
 func main() {
 	last := flag.Int("count", 0, "count to this and do nothing else")
 	flag.Parse()
@@ -336,11 +305,11 @@ func main() {
 		{"errors", failures}, {"COPY", copies}, {"large values and results", large},
 		{"LISTEN and NOTIFY", notifications}, {"pool", pool}, {"cut connection", cut},
 	} {
-		if !run(check.name, func() { check.run(c, url) }) {
+		if !verify.Run(check.name, func() { check.run(c, url) }) {
 			failed++
 		}
 	}
-	must(c.Close(background))
+	verify.Must(c.Close(background))
 	fmt.Println("failed:", failed)
 	if failed > 0 {
 		os.Exit(1)

@@ -14,34 +14,22 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stealthrocket/net/wasip1"
+	"guests/verify"
 )
 
 var background = context.Background()
 
-// must ends a check with its error.
-func must(err error) {
-	if err != nil {
-		panic(err)
-	}
-}
-
-func that(ok bool, format string, args ...any) {
-	if !ok {
-		panic(fmt.Errorf(format, args...))
-	}
-}
-
 // get is the result of a command.
 func get[T any](command interface{ Result() (T, error) }) T {
 	value, err := command.Result()
-	must(err)
+	verify.Must(err)
 	return value
 }
 
 // same checks the result of a command.
 func same[T any](command interface{ Result() (T, error) }, want T) {
 	got := get(command)
-	that(reflect.DeepEqual(got, want), "got %v, want %v", got, want)
+	verify.That(reflect.DeepEqual(got, want), "got %v, want %v", got, want)
 }
 
 func connect(address string) *redis.Client {
@@ -52,7 +40,7 @@ func values(c *redis.Client, _ string) {
 	binary := "\x00\r\n\xff not text"
 	same(c.Set(background, "text", binary, 0), "OK")
 	same(c.Get(background, "text"), binary)
-	that(errors.Is(c.Get(background, "missing").Err(), redis.Nil), "something is missing")
+	verify.That(errors.Is(c.Get(background, "missing").Err(), redis.Nil), "something is missing")
 	same(c.IncrBy(background, "number", 41), 41)
 	same(c.Incr(background, "number"), 42)
 	same(c.RPush(background, "list", "a", "b", "c"), 3)
@@ -76,21 +64,21 @@ func pipelines(c *redis.Client, _ string) {
 		}
 		return nil
 	})
-	must(err)
+	verify.Must(err)
 	for i, answer := range answers {
-		that(answer.(*redis.IntCmd).Val() == int64(i+1), "answer %d", i)
+		verify.That(answer.(*redis.IntCmd).Val() == int64(i+1), "answer %d", i)
 	}
 	same(c.Get(background, "piped"), fmt.Sprint(count))
 }
 
 func transactions(c *redis.Client, _ string) {
-	must(c.Set(background, "watched", 1, 0).Err())
+	verify.Must(c.Set(background, "watched", 1, 0).Err())
 	double := func(interfere bool) error {
 		return c.Watch(background, func(tx *redis.Tx) error {
 			n, err := tx.Get(background, "watched").Int()
-			must(err)
+			verify.Must(err)
 			if interfere {
-				must(c.Set(background, "watched", 10, 0).Err())
+				verify.Must(c.Set(background, "watched", 10, 0).Err())
 			}
 			_, err = tx.TxPipelined(background, func(p redis.Pipeliner) error {
 				return p.Set(background, "watched", 2*n, 0).Err()
@@ -98,8 +86,8 @@ func transactions(c *redis.Client, _ string) {
 			return err
 		}, "watched")
 	}
-	that(errors.Is(double(true), redis.TxFailedErr), "not noticed")
-	must(double(false))
+	verify.That(errors.Is(double(true), redis.TxFailedErr), "not noticed")
+	verify.Must(double(false))
 	same(c.Get(background, "watched"), "20")
 }
 
@@ -114,7 +102,7 @@ func subscriptions(c *redis.Client, address string) {
 	heard := c.PSubscribe(background, "news.*")
 	defer heard.Close()
 	_, err := heard.Receive(background) // that it has begun
-	must(err)
+	verify.Must(err)
 	go func() {
 		other := connect(address)
 		defer other.Close()
@@ -124,38 +112,38 @@ func subscriptions(c *redis.Client, address string) {
 	}()
 	for i := range 100 {
 		message, err := heard.ReceiveMessage(background)
-		must(err)
-		that(message.Channel == "news.today" && message.Payload == fmt.Sprint("message ", i), "%v", message)
+		verify.Must(err)
+		verify.That(message.Channel == "news.today" && message.Payload == fmt.Sprint("message ", i), "%v", message)
 	}
 }
 
 func blocking(c *redis.Client, address string) {
-	that(errors.Is(c.Do(background, "blpop", "queue", 0.05).Err(), redis.Nil), "an empty queue gave something")
+	verify.That(errors.Is(c.Do(background, "blpop", "queue", 0.05).Err(), redis.Nil), "an empty queue gave something")
 	go func() {
 		other := connect(address)
 		defer other.Close()
 		time.Sleep(20 * time.Millisecond)
-		must(other.RPush(background, "queue", "item").Err())
+		verify.Must(other.RPush(background, "queue", "item").Err())
 	}()
 	same(c.BLPop(background, 10*time.Second, "queue"), []string{"queue", "item"})
 	ctx, cancel := context.WithTimeout(background, 250*time.Millisecond)
 	defer cancel()
 	err := c.BLPop(ctx, 0, "queue").Err()
-	that(errors.Is(err, os.ErrDeadlineExceeded), "waits beyond its deadline: %v", err)
+	verify.That(errors.Is(err, os.ErrDeadlineExceeded), "waits beyond its deadline: %v", err)
 }
 
 func failures(c *redis.Client, _ string) {
 	err := c.LPush(background, "text", "x").Err()
-	that(err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE"), "%v", err)
+	verify.That(err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE"), "%v", err)
 	err = c.Do(background, "no-such-command").Err()
-	that(err != nil && strings.HasPrefix(err.Error(), "ERR unknown command"), "%v", err)
+	verify.That(err != nil && strings.HasPrefix(err.Error(), "ERR unknown command"), "%v", err)
 	same(c.Ping(background), "PONG")
 }
 
 func large(c *redis.Client, _ string) {
 	sent := strings.Repeat("0123456789abcdef", 256<<10)
-	must(c.Set(background, "large", sent, 0).Err())
-	that(get(c.Get(background, "large")) == sent, "bytes differ")
+	verify.Must(c.Set(background, "large", sent, 0).Err())
+	verify.That(get(c.Get(background, "large")) == sent, "bytes differ")
 	same(c.GetRange(background, "large", 16, 31), "0123456789abcdef")
 }
 
@@ -166,14 +154,14 @@ func scan(c *redis.Client, _ string) {
 		}
 		return nil
 	})
-	must(err)
+	verify.Must(err)
 	found := map[string]bool{}
 	keys := c.Scan(background, 0, "scanned:*", 100).Iterator()
 	for keys.Next(background) {
 		found[keys.Val()] = true
 	}
-	must(keys.Err())
-	that(len(found) == 3000, "%d keys", len(found))
+	verify.Must(keys.Err())
+	verify.That(len(found) == 3000, "%d keys", len(found))
 }
 
 func concurrent(c *redis.Client, _ string) {
@@ -195,23 +183,9 @@ func cut(c *redis.Client, address string) {
 	other := connect(address)
 	defer other.Close()
 	id := get(other.ClientID(background))
-	must(c.ClientKillByFilter(background, "ID", fmt.Sprint(id)).Err())
+	verify.Must(c.ClientKillByFilter(background, "ID", fmt.Sprint(id)).Err())
 	same(other.Ping(background), "PONG") // the pool makes another connection
-	that(get(other.ClientID(background)) != id, "the same connection")
-}
-
-// run prints how one check ended; a check that panics doesn't keep others from running.
-func run(name string, check func()) (ok bool) {
-	defer func() {
-		if err := recover(); err != nil {
-			fmt.Println("FAILED", name+":", err)
-			return
-		}
-		fmt.Println("ok", name)
-		ok = true
-	}()
-	check()
-	return
+	verify.That(get(other.ClientID(background)) != id, "the same connection")
 }
 
 func main() {
@@ -227,7 +201,7 @@ func main() {
 		{"publish and subscribe", subscriptions}, {"blocking calls", blocking}, {"errors", failures},
 		{"large values", large}, {"scan", scan}, {"concurrent", concurrent}, {"cut connection", cut},
 	} {
-		if !run(check.name, func() { check.run(c, address) }) {
+		if !verify.Run(check.name, func() { check.run(c, address) }) {
 			failed++
 		}
 	}

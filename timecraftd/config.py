@@ -47,6 +47,33 @@ class RecordConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteConfig:
+    """Where logs go beyond the disk. Credentials are those of AWS's standard chain, never of this file."""
+
+    url: str = ""
+    """`s3://BUCKET/PREFIX`; empty: logs stay where they are."""
+    endpoint_url: str = ""
+    """Of a store that isn't Amazon's."""
+    region: str = ""
+    addressing: str = "auto"
+    """Of buckets: in the `path` of a URL, or in the name of its host (`virtual`)."""
+    seal_age_s: float = 30.0
+    """A segment with records in it is sealed, and goes to the store, when it is so old."""
+    uploads_max: int = 4
+    """Requests that send something, at one time."""
+    request_s_max: float = 60.0
+    """A request that wasn't answered by then is made again."""
+    local_bytes_max: int = 8192 * MIB
+    """What isn't in the store yet, of all processes, before `when_full` holds."""
+    when_full: str = "wait"
+    """`wait`: guests wait until there is room again; `continue`: the disk is the bound."""
+    keep_local_bytes_max: int | None = None
+    """Logs of ended processes that are in the store stay on the disk too, the newest, up to this; none: all."""
+    cache_bytes_max: int = 1024 * MIB
+    """What was read from the store and is kept."""
+
+
+@dataclass(frozen=True, slots=True)
 class CacheConfig:
     """The cache of machine code."""
 
@@ -158,6 +185,7 @@ class Config:
     home: str = ""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     restart: RestartConfig = field(default_factory=RestartConfig)
     imports: ImportConfig = field(default_factory=ImportConfig)
@@ -175,6 +203,8 @@ CHOICES = {
     "record.compression": ("lz4", "none"),
     "record.output": ("inline", "digest"),
     "record.on_full": ("stop", "continue"),
+    "remote.addressing": ("auto", "path", "virtual"),
+    "remote.when_full": ("wait", "continue"),
     "node.confine": ("on", "off"),
     "node.placement": ("shared", "isolated"),
     "node.on_stop": ("checkpoint", "finish", "stop", "leave"),
@@ -189,6 +219,8 @@ RANGES = {
     "record.ring_bytes": (4 * MIB, 1024 * MIB),  # a record of up to 4 MiB must fit
     "record.block_bytes_max": (4 << 10, MIB),
     "record.segment_bytes_max": (MIB, 4096 * MIB),
+    "remote.uploads_max": (1, 64),
+    "remote.local_bytes_max": (64 * MIB, 1 << 50),
     "network.names_max": (1, 1 << 20),
     "network.dials_max": (2, 1 << 20),
     "network.lookups_max": (1, 256),
@@ -204,6 +236,8 @@ ABOVE_ZERO = (
     "limits.wall_s_max",
     "limits.log_bytes_per_s_max",
     "record.log_bytes_max",
+    "remote.seal_age_s",
+    "remote.request_s_max",
     "network.connect_s_max",
     "network.lookup_s_max",
     "network.handshake_s_max",
@@ -211,7 +245,7 @@ ABOVE_ZERO = (
     "node.stop_s_max",
 )
 """Bounds below which nothing at all could run."""
-SECTIONS = ("limits", "record", "cache", "restart", "imports", "network", "node")
+SECTIONS = ("limits", "record", "remote", "cache", "restart", "imports", "network", "node")
 
 
 def load_config(environ: Mapping[str, str] | None = None) -> Config:

@@ -192,3 +192,9 @@ class AccessError(TimecraftError):
     code = "TC0028"
     is_known = True
     """Whether it is known who asks."""
+
+
+class RemoteError(TimecraftError):
+    """A store of logs beyond the disk that can't be reached, refuses, or doesn't hold what it should."""
+
+    code = "TC0030"

@@ -22,6 +22,7 @@ __all__ = [
     "build_info",
     "compile_module",
     "confine",
+    "count_calls",
     "inspect_module",
     "is_compiled",
     "log_info",
@@ -210,6 +211,14 @@ def run(spec: RunSpec) -> Guest:
 
 def replay(spec: ReplaySpec) -> Guest:
     """Makes a replay ready: no effects but what the spec's output descriptors ask for. Raises ModuleError, LogError."""
+
+def count_calls(guests: Sequence[Guest]) -> dict[str, int]:
+    """Live host calls of guests, together: `call:NAME:ok`, `:again` and `:error`, as far as they occurred.
+
+    `took:KIND:N` counts calls that were timed and took up to 2^N nanoseconds (N from 8 to 34, or `inf`), and
+    `took_ns:KIND` is what they took together; it is there for all kinds. Calls that wait by their nature are all timed,
+    of others one in 64.
+    """
 
 def resume(spec: ResumeSpec) -> Guest:
     """Replays a crashed process to its last record, then lets it go on live, recording a new epoch."""

@@ -15,7 +15,12 @@ from typing import IO, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, make_wsgi_app
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -93,7 +98,7 @@ class Sample:
     gauges: Mapping[str, float] = field(default_factory=dict)
     """Names of GAUGES."""
     totals: Mapping[str, int] = field(default_factory=dict)
-    """Names of TOTALS, of DECISIONS as `network_NAME`, and of ENDS as `ended_STATE`."""
+    """Names of TOTALS, of DECISIONS as `network_NAME`, of ENDS as `ended_STATE`, and those of `_native.count_calls`."""
 
 
 GAUGES = {
@@ -121,6 +126,13 @@ TOTALS = {
 }
 """Key of a sample to name, help and units in one second or byte."""
 DECISIONS = ("granted", "refused", "failed")
+CALL_KINDS = (
+    "clock", "environment", "file", "path", "poll", "process", "random", "read", "socket", "socket_data", "sync",
+    "write",
+)  # fmt: skip
+"""What host calls are about, as the engine sorts them."""
+CALL_TOOK_LOG2_NS = range(8, 35)
+"""Bounds of the engine's buckets of latencies, as powers of two of nanoseconds."""
 ENDS = ("exited", "trapped", "killed", "limit", "crashed", "failed")
 
 
@@ -191,6 +203,38 @@ class Metrics(Collector):
         yield _labelled(decisions, {name: sample.totals.get(f"network_{name}", 0) for name in DECISIONS})
         ends = CounterMetricFamily("timecraft_process_ends", "Ends of processes, by state.", labels=["state"])
         yield _labelled(ends, {name: sample.totals.get(f"ended_{name}", 0) for name in ENDS})
+        yield _calls(sample.totals)
+        yield _call_latencies(sample.totals)
+
+
+def _calls(totals: Mapping[str, int]) -> Metric:
+    """By name and outcome, as far as they occurred: the engine's table bounds the names."""
+    family = CounterMetricFamily(
+        "timecraft_host_calls_by_name",
+        "Live host calls of guests that are over; outcome: ok, again (EAGAIN), error.",
+        labels=["call", "outcome"],
+    )
+    for key in sorted(key for key in totals if key.startswith("call:")):
+        _, call, outcome = key.split(":")
+        family.add_metric([call, outcome], totals[key])
+    return family
+
+
+def _call_latencies(totals: Mapping[str, int]) -> Metric:
+    family = HistogramMetricFamily(
+        "timecraft_host_call_seconds",
+        "How long live host calls took for guests, recording included. A sample: one call in 64 of each name, but all "
+        "of poll_oneoff, fd_sync, fd_datasync, sock_connect and sock_getaddrinfo.",
+        labels=["kind"],
+    )
+    for kind in CALL_KINDS:
+        count, buckets = 0, []
+        for bound in CALL_TOOK_LOG2_NS:
+            count += totals.get(f"took:{kind}:{bound}", 0)
+            buckets.append((repr(2**bound / 1e9), count))
+        buckets.append(("+Inf", count + totals.get(f"took:{kind}:inf", 0)))
+        family.add_metric([kind], buckets, totals.get(f"took_ns:{kind}", 0) / 1e9)
+    return family
 
 
 def _labelled(family: Any, values: Mapping[str, float]) -> Any:

@@ -234,6 +234,7 @@ class Worker:
             stats = hosted.running.guest.stats()
             guest_memory_bytes += stats["memory_bytes"]
             totals.update(counted(hosted.running, stats))
+        totals.update(self._runtime.engine.count_calls([hosted.running.guest for hosted in self._hosted.values()]))
         if self._hosted:
             totals["cpu_ns"] += self._clock.ns()
         return {"memory_bytes": resident_bytes(), "guest_memory_bytes": guest_memory_bytes, "totals": totals}
@@ -270,6 +271,7 @@ class Worker:
         _close(hosted.drains)
         del self._hosted[process_id]
         self._past.update(counted(hosted.running, outcome.stats))
+        self._past.update(self._runtime.engine.count_calls([hosted.running.guest]))
         if self._control is not None:
             await self._control.tell(
                 "ended",

@@ -20,6 +20,7 @@ from tests.e2e.guests import BUILT, Case, Pipe
 from timecraftd.engine import spec as specs
 from timecraftd.engine.runtime import Engine
 from timecraftd.engine.spec import LogSpec, ResumeSpec, RunSpec
+from timecraftd.telemetry import CALL_KINDS
 
 GUEST = BUILT / "outside.wasm"
 SERVER_IP = "192.0.2.7"
@@ -159,9 +160,13 @@ def test_resumed(bench):
         run = replace(spec, log=replace(log, epoch=1), network=port, stdout_fd=stdout.write_end)
         guest = Engine().resume(ResumeSpec(run, str(bench.work)))
         outcome = guest.wait(WAIT_S)
+        counts = Engine().count_calls([guest])
         del guest
         thread.join()
     assert stdout.finish() == b"served 2\n"
+    live = sum(count for name, count in counts.items() if name.startswith("call:"))
+    assert 0 < live < outcome.stats["calls"], "what it repeated isn't counted"
+    assert {name.removeprefix("took_ns:") for name in counts if name.startswith("took_ns:")} == set(CALL_KINDS)
     assert (outcome.kind, outcome.code) == ("exit", 0), outcome
     assert gateway.kinds in (["listen", "ended"], ["listen", "closed", "ended"])
     assert gateway.callers[0].recv(99) == b"you said 0\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.node.conftest import Node, wait_until
 from timecraftd.api.v1 import process_pb2
 from timecraftd.supervisor.totals import Totals
-from timecraftd.telemetry import ENDS, SCRAPES_MAX, Metrics, MetricsServer, Sample
+from timecraftd.telemetry import CALL_KINDS, CALL_TOOK_LOG2_NS, ENDS, SCRAPES_MAX, Metrics, MetricsServer, Sample
 
 BUILD = {"version": "1.2.3", "profile": "debug", "engine": "fake", "engine_version": "1", "cpu_features": "many"}
 
@@ -78,7 +79,34 @@ def test_metrics_have_units_and_help_and_no_more_series_than_the_code_names():
     assert found["timecraft_grpc_calls_total"] == {("OK", "/timecraft.v1.ProcessService/Run"): 50}
     assert list(found["timecraft_build_info"]) == [("fake", "1", "debug", "1.2.3")]
     assert {state for (state,) in found["timecraft_process_ends_total"]} == set(ENDS)
-    assert sum(map(len, found.values())) < 150
+    latencies = sum(len(samples) for name, samples in found.items() if name.startswith("timecraft_host_call_seconds"))
+    assert latencies == len(CALL_KINDS) * (len(CALL_TOOK_LOG2_NS) + 3), "buckets, that without a bound, count and sum"
+    assert sum(map(len, found.values())) - latencies < 150
+
+
+def test_calls_are_told_by_name_and_outcome_and_latencies_by_kind():
+    totals = {
+        "call:fd_read:ok": 7,
+        "call:fd_read:again": 1,
+        "took:read:10": 2,
+        "took:read:inf": 1,
+        "took_ns:read": 2000,
+    }
+    server = MetricsServer("127.0.0.1", 0, Metrics(BUILD, lambda: Sample(0.0, totals=totals)).registry)
+    try:
+        found = scrape(server.port)
+    finally:
+        server.close()
+    assert found["timecraft_host_calls_by_name_total"] == {("fd_read", "ok"): 7, ("fd_read", "again"): 1}
+    buckets = {
+        float(bound): count
+        for (kind, bound), count in found["timecraft_host_call_seconds_bucket"].items()
+        if kind == "read"
+    }
+    assert buckets[2**9 / 1e9] == 0
+    assert buckets[2**10 / 1e9] == buckets[2**34 / 1e9] == 2
+    assert buckets[math.inf] == 3
+    assert found["timecraft_host_call_seconds_sum"]["read",] == 2e-6
 
 
 def test_scrapes_at_one_time_are_bounded():
@@ -113,6 +141,9 @@ def test_a_node_tells_of_processes_calls_and_logs(observed, guests):
     assert found["timecraft_process_ends_total"]["exited",] == 3
     assert found["timecraft_processes"]["running",] == 0
     assert found["timecraft_host_calls_total"][()] >= 3
+    assert found["timecraft_host_calls_by_name_total"]["fd_write", "ok"] == 3
+    assert {kind for (kind,) in found["timecraft_host_call_seconds_sum"]} == set(CALL_KINDS)
+    assert found["timecraft_host_call_seconds_count"]["write",] == 3, "each process's first call is timed"
     assert found["timecraft_log_records_total"][()] >= 3
     assert found["timecraft_log_stored_bytes_total"][()] > 0
     assert found["timecraft_guest_cpu_seconds_total"][()] > 0

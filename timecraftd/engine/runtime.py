@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from timecraftd.engine.native import load_native
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from timecraftd._native import Guest as Guest  # noqa: PLC0414
     from timecraftd._native import ModuleInfo as ModuleInfo  # noqa: PLC0414
@@ -75,6 +75,11 @@ class Engine:
         """Replays a crashed process, then lets it go on. Raises ModuleError, LogError, ReplayRefusedError."""
         guest: Guest = self._native.resume(spec)
         return guest
+
+    def count_calls(self, guests: Sequence[Guest]) -> dict[str, int]:
+        """Live host calls of guests, together, and how long they took; by name, see `_native.count_calls`."""
+        counts: dict[str, int] = self._native.count_calls(guests)
+        return counts
 
     @property
     def _native(self) -> ModuleType:

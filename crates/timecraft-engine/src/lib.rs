@@ -13,6 +13,7 @@ pub mod confine;
 pub mod host;
 pub mod kill;
 pub mod memory;
+pub mod meter;
 pub mod network;
 pub mod output;
 pub mod recorder;

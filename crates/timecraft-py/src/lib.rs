@@ -17,7 +17,7 @@ mod _native {
     #[pymodule_export]
     use crate::confine::confine;
     #[pymodule_export]
-    use crate::guest::{Guest, Outcome, replay, resume, run};
+    use crate::guest::{Guest, Outcome, count_calls, replay, resume, run};
     #[pymodule_export]
     use crate::log::{LogInfo, LogReader, RecoveryReport, log_info, recover_log};
     #[pymodule_export]

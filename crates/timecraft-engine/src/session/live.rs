@@ -14,6 +14,7 @@ use crate::calls::kept;
 use crate::chaos::Chaos;
 use crate::clock::Clock;
 use crate::host::{Host, HostConfig};
+use crate::meter::Metered;
 use crate::recorder::{CALL_START, Head, Recorder, Sink};
 use crate::runtime::{Finished, GuestConfig, Prepared};
 use crate::strace;
@@ -53,13 +54,14 @@ pub fn run(config: RunConfig) -> Result<Session, SessionError> {
     let clock = Arc::clone(&config.host.clock);
     let host = Host::new(config.host, Arc::clone(&kill))?;
     let shared = Arc::new(Shared::default());
+    let meter = Arc::clone(&shared.meter);
     let Some(options) = config.log else {
         return match (config.chaos, config.trace) {
             // What matters for speed is compiled for its exact type, here and below.
-            (None, None) => start(prepared, host, kill, shared, nothing_replayed),
+            (None, None) => start(prepared, Metered::new(host, meter, clock), kill, shared, nothing_replayed),
             (chaos, trace) => {
                 let world = traced(unruly(host, chaos, &kill, identity), trace);
-                start(prepared, world, kill, shared, nothing_replayed)
+                start(prepared, Metered::new(world, meter, clock), kill, shared, nothing_replayed)
             }
         };
     };
@@ -68,12 +70,14 @@ pub fn run(config: RunConfig) -> Result<Session, SessionError> {
     let zero_ns = clock.monotonic_ns();
     match (config.chaos, config.trace, bytes_per_s_max) {
         (None, None, None) => {
-            start(prepared, Recorder::new(host, ring, clock, zero_ns), kill, shared, nothing_replayed)
+            let recorder = Recorder::new(host, ring, Arc::clone(&clock), zero_ns);
+            start(prepared, Metered::new(recorder, meter, clock), kill, shared, nothing_replayed)
         }
         (chaos, trace, bytes_per_s_max) => {
             let world = unruly(host, chaos, &kill, identity);
-            let system = recorded(world, ring, bytes_per_s_max, clock, zero_ns, Arc::clone(&kill), trace);
-            start(prepared, system, kill, shared, nothing_replayed)
+            let its = Arc::clone(&kill);
+            let system = recorded(world, ring, bytes_per_s_max, Arc::clone(&clock), zero_ns, its, trace);
+            start(prepared, Metered::new(system, meter, clock), kill, shared, nothing_replayed)
         }
     }
 }

@@ -20,6 +20,7 @@ pub use resume::{ResumeConfig, resume};
 
 use crate::host::HostError;
 use crate::kill::KillSwitch;
+use crate::meter::Meter;
 use crate::replayer::ReplayEnd;
 use crate::runtime::{Finished, Guest, ModuleError};
 use crate::system::Kill;
@@ -57,6 +58,8 @@ struct Shared {
     log: Mutex<Option<LogWriterHandle>>,
     /// What the writer left, once it is done.
     written: Mutex<Written>,
+    /// What the guest did live.
+    meter: Arc<Meter>,
     /// How a replay ended, once it did; for a resumed run, its replayed part.
     replayed: Mutex<Replayed>,
 }
@@ -111,6 +114,11 @@ impl Session {
     /// Size of linear memory at the last host call, bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.guest.counters().memory_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Counts of live host calls so far, and how long they took.
+    pub fn meter(&self) -> &Meter {
+        &self.shared.meter
     }
 
     /// Counters so far, units in the names.

@@ -11,6 +11,7 @@ use crate::System;
 use crate::chaos::Chaos;
 use crate::host::{Host, HostConfig};
 use crate::kill::KillSwitch;
+use crate::meter::Metered;
 use crate::reference::{Trees, WholeSource};
 use crate::replayer::Options;
 use crate::resumer::Resumer;
@@ -102,6 +103,7 @@ impl GoLive {
         let ring = open_log(self.log, &self.shared, &*clock, self.last_time_ns).map_err(|error| error.to_string())?;
         let zero_ns = clock.monotonic_ns().wrapping_sub(self.last_time_ns);
         let world = unruly(host, self.chaos, &self.kill, Chaos::sparing_next);
-        Ok(recorded(world, ring, bytes_per_s_max, clock, zero_ns, self.kill, self.trace))
+        let system = recorded(world, ring, bytes_per_s_max, Arc::clone(&clock), zero_ns, self.kill, self.trace);
+        Ok(Box::new(Metered::new(system, Arc::clone(&self.shared.meter), clock)))
     }
 }

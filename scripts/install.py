@@ -56,7 +56,9 @@ def install(wheel: Path, destdir: Path, prefix: Path, *, pip_flags: list[str]) -
 def _write_commands(environment: Path, final: Path) -> None:
     """Commands that begin with where the environment will be, in place of what pip wrote: that names the stage."""
     for file in (environment / "bin").iterdir():
-        if not file.is_symlink():
+        if file.is_dir():
+            shutil.rmtree(file)  # the compiled form of somebody's script
+        elif not file.is_symlink():
             file.unlink()
     for name, module in COMMANDS.items():
         text = f"#!{final}/bin/python -I\nimport sys\n\nfrom {module} import main\n\nsys.exit(main())\n"

@@ -237,7 +237,7 @@ class FakeNative(ModuleType):
     def replay(self, spec: Any) -> FakeGuest:
         """Says again what the log says."""
         self.specs.append(spec)
-        script = self.read_log(spec.log_dir)
+        script = self.read_log(spec.log)
         for descriptor, key in ((spec.stdout_fd, "stdout"), (spec.stderr_fd, "stderr")):
             if descriptor is not None and script.get(key):
                 os.write(descriptor, script[key].encode())

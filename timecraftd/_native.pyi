@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias, final
 
 from timecraftd.engine.spec import ReplaySpec, ResumeSpec, RunSpec
+from timecraftd.model import LogSource
 from timecraftd.recorder.logs import TrafficQuery
 
 __all__ = [
@@ -270,7 +271,8 @@ class LogInfo:
     @property
     def bytes_stored(self) -> int: ...
     @property
-    def bytes_raw(self) -> int: ...
+    def bytes_raw(self) -> int | None:
+        """Before compression; None if a part of the log is stored elsewhere, where only its blocks would tell."""
     @property
     def start_unix_ns(self) -> int: ...
     @property
@@ -285,14 +287,14 @@ class LogInfo:
     def incomplete_from(self) -> int | None:
         """First sequence number that was not recorded (`--on-log-full continue`)."""
 
-def log_info(log_dir: str) -> LogInfo:
+def log_info(log: str | LogSource) -> LogInfo:
     """Summary of a log from its block headers and end, without decoding payloads."""
 
 @final
 class LogReader:
     """Reads records as prepared text or output, in batches, also from a log that is still being written."""
 
-    def __new__(cls, log_dir: str, trees: Sequence[str | None] = ...) -> LogReader:
+    def __new__(cls, log: str | LogSource, trees: Sequence[str | None] = ...) -> LogReader:
         """`trees` as in `ReplaySpec`; without them, traces show where bytes were, and not the bytes."""
     def seek_seq(self, seq: int) -> None: ...
     def seek_time(self, time_ns: int) -> None: ...
@@ -320,7 +322,7 @@ class LogReader:
 class TrafficReader:
     """What a log's connections carried, as text in UTF-8, in batches; also of a log that is still being written."""
 
-    def __new__(cls, log_dir: str, query: TrafficQuery) -> TrafficReader:
+    def __new__(cls, log: str | LogSource, query: TrafficQuery) -> TrafficReader:
         """Raises LogError, and ValueError for a query that makes no sense."""
     def read(self, bytes_max: int) -> bytes | None:
         """What comes next, about `bytes_max` bytes of it at most; it may be empty.

@@ -359,7 +359,7 @@ class Runtime:
                 ) from None
         return ReplaySpec(
             module=self._module_spec(digest, request),
-            log_dir=self.registry.home.log_dir(process.id),
+            log=self.registry.home.log_dir(process.id),
             trees=self._tree_paths(request.mounts),
             # Memory and stack decide what a guest sees; how long a replay takes is another matter.
             limits=replace(request.limits, cpu_ns=None, wall_ns=None, log_bytes_per_s=None),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NewType
+from typing import NewType, Protocol
 
 ProcessId = NewType("ProcessId", str)
 """UUID in its usual text form; ids of later processes sort later (the layout of UUIDv7)."""
@@ -121,6 +122,32 @@ class ObjectInfo:
     digest: Digest
     size_bytes: int
     modified_ns: int
+
+
+class SegmentStore(Protocol):
+    """A log's sealed segments that are stored elsewhere. Threads of the extension call it."""
+
+    def segments(self) -> Sequence[object]:
+        """Those that are there, by number; none if there is no such log. Raises RemoteError, LogDamagedError."""
+
+    def fetch(self, number: int, offset: int, length: int) -> bytes:
+        """Bytes of a segment. Raises RemoteError."""
+
+    def name(self, number: int) -> str:
+        """What a segment is called in messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSource:
+    """Where a log is. Read by name in `crates/timecraft-py/src/source.rs`."""
+
+    dir: str
+    """Files in it go before what is stored."""
+    process_id: str
+    store: SegmentStore | None = None
+    """Where those segments are that the directory lacks; not asked while it lacks none."""
+    next_seq: int | None = None
+    """Sequence number behind the last record, if known: without it a log whose end is missing is a shorter one."""
 
 
 def new_process_id(unix_ns: int, random: bytes) -> ProcessId:

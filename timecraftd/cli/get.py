@@ -83,6 +83,6 @@ def _log_row(item: dict[str, Any]) -> tuple[str, ...]:
         str(item["records"]),
         str(item["segments"]),
         format_size(item["bytes_stored"]),
-        format_size(item["bytes_raw"]),
+        "-" if item["bytes_raw"] is None else format_size(item["bytes_raw"]),
         item["end"]["kind"] if item["end"] else "none",
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from timecraftd._native import NetworkPort
+    from timecraftd.model import LogSource
 
 MIB = 1 << 20
 
@@ -132,7 +133,8 @@ class ReplaySpec:
     """One replay."""
 
     module: ModuleSpec
-    log_dir: str
+    log: str | LogSource
+    """A directory, or where else the log's segments are."""
     trees: tuple[str | None, ...] = ()
     """For each mount of the run the directory of its tree, None if it has none."""
     limits: LimitSpec = LimitSpec()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from timecraftd._native import LogReader
     from timecraftd._native import RecoveryReport as RecoveryReport  # noqa: PLC0414
     from timecraftd._native import TrafficReader as TrafficReader  # noqa: PLC0414
+    from timecraftd.model import LogSource
 
 _T = TypeVar("_T")
 
@@ -103,9 +104,9 @@ class Logs:
     def __init__(self, load: Callable[[], ModuleType] = load_native) -> None:
         self._load = load
 
-    def info(self, log_dir: str) -> LogInfo:
+    def info(self, log: str | LogSource) -> LogInfo:
         """Summary of a log. Raises LogError."""
-        info: LogInfo = self._load().log_info(log_dir)
+        info: LogInfo = self._load().log_info(log)
         return info
 
     def recover(self, log_dir: str) -> RecoveryReport:
@@ -113,12 +114,12 @@ class Logs:
         report: RecoveryReport = self._load().recover_log(log_dir)
         return report
 
-    def output(self, log_dir: str, wait: Callable[[], bool] = bool) -> Iterator[Output]:
+    def output(self, log: str | LogSource, wait: Callable[[], bool] = bool) -> Iterator[Output]:
         """What the guest wrote, in order. At the end of what is there comes `CAUGHT_UP`.
 
         Then `wait` says whether there may be more.
         """
-        reader: LogReader = self._load().LogReader(log_dir)
+        reader: LogReader = self._load().LogReader(log)
         for batch in _batches(lambda: reader.output(OUTPUT_BATCH_BYTES_MAX), wait):
             if not batch:
                 yield CAUGHT_UP
@@ -126,7 +127,7 @@ class Logs:
                 yield Output(time_ns, stream, data)
 
     def trace(
-        self, log_dir: str, query: TraceQuery, wait: Callable[[], bool] = bool, trees: Sequence[str | None] = ()
+        self, log: str | LogSource, query: TraceQuery, wait: Callable[[], bool] = bool, trees: Sequence[str | None] = ()
     ) -> Iterator[list[str]]:
         """Records as lines, in order, some at a time; `wait` as for `output`.
 
@@ -134,7 +135,7 @@ class Logs:
 
         Raises UsageError for a call that doesn't exist.
         """
-        reader: LogReader = self._load().LogReader(log_dir, trees)
+        reader: LogReader = self._load().LogReader(log, trees)
         if query.start_seq is not None:
             reader.seek_seq(query.start_seq)
         elif query.start_ns is not None:
@@ -155,10 +156,10 @@ class Logs:
         except ValueError as error:
             raise UsageError(f"trace: {error}", "docs/wasi-coverage.md lists the calls") from None
 
-    def traffic(self, log_dir: str, query: TrafficQuery) -> TrafficReader:
+    def traffic(self, log: str | LogSource, query: TrafficQuery) -> TrafficReader:
         """A reader of what connections carried. Raises LogError, and UsageError for a query that makes no sense."""
         try:
-            reader: TrafficReader = self._load().TrafficReader(log_dir, query)
+            reader: TrafficReader = self._load().TrafficReader(log, query)
         except ValueError as error:
             raise UsageError(f"trace {query.layer}: {error}", "see `timecraft trace --help`") from None
         return reader

@@ -10,6 +10,7 @@ from timecraftd.recorder.logs import GivenSocket
 
 if TYPE_CHECKING:
     from timecraftd.engine.request import RunRequest
+    from timecraftd.model import LogSource
     from timecraftd.recorder.logs import Logs, TrafficQuery
 
 BATCH_BYTES_MAX = 1 << 18
@@ -31,9 +32,9 @@ def given_sockets(request: RunRequest) -> tuple[GivenSocket, ...]:
 class Traffic:
     """One pass over a log."""
 
-    def __init__(self, logs: Logs, log_dir: str, query: TrafficQuery) -> None:
+    def __init__(self, logs: Logs, log: str | LogSource, query: TrafficQuery) -> None:
         """Raises LogError, UsageError."""
-        self._reader = logs.traffic(log_dir, query)
+        self._reader = logs.traffic(log, query)
 
     def text(self, wait: Callable[[], bool] = bool) -> Iterator[bytes]:
         """What there is to show, in order, in pieces of whole lines.

@@ -1,8 +1,6 @@
 //! Views of a log that need neither the module nor a replay: summary, trace, output.
 
-use std::path::Path;
-
-use timecraft_log::{LogError, LogReader};
+use timecraft_log::{BLOCK_HEADER_LEN, LogError, LogReader, LogSource, SEGMENT_HEADER_LEN};
 
 use crate::output::Output;
 use crate::recorder::{CALL_END, CALL_START, End, Record, Source};
@@ -18,7 +16,8 @@ pub struct LogSummary {
     pub segments: u64,
     pub blocks: u64,
     pub bytes_stored: u64,
-    pub bytes_raw: u64,
+    /// Before compression; unknown of a log of which a part is stored elsewhere, where only its blocks would tell.
+    pub bytes_raw: Option<u64>,
     /// Wall-clock time of the log's time 0, nanoseconds since the Unix epoch; 0 if the log is empty.
     pub start_unix_ns: u64,
     /// Time of the last record, nanoseconds since the start.
@@ -29,12 +28,12 @@ pub struct LogSummary {
     pub incomplete_from: Option<u64>,
 }
 
-/// Summarises the log in `dir` from its block headers, its beginning and its end.
+/// Summarises a log from its block headers (of stored segments from what is told of them), its beginning and its end.
 ///
 /// # Errors
 /// [`LogError`] if it can't be read, or is damaged in these places.
-pub fn summarize(dir: &Path) -> Result<LogSummary, LogError> {
-    let mut reader = LogReader::open(dir)?;
+pub fn summarize(source: impl Into<LogSource>) -> Result<LogSummary, LogError> {
+    let mut reader = LogReader::open(source)?;
     let mut summary = LogSummary {
         incomplete_from: reader.first_lost_seq()?,
         last_seq: reader.last_seq()?,
@@ -46,13 +45,23 @@ pub fn summarize(dir: &Path) -> Result<LogSummary, LogError> {
     {
         summary.start_unix_ns = first.args().get(1).copied().unwrap_or(0);
     }
-    for block in reader.blocks() {
+    let (stored, files): (Vec<_>, Vec<_>) = reader.segments().iter().cloned().partition(|segment| segment.stored);
+    summary.last_time_ns = reader.segments().last().map_or(0, |last| last.last_time_ns);
+    summary.bytes_raw = stored.is_empty().then_some(0);
+    for segment in &stored {
+        let blocks = segment.blocks_sealed();
+        let headers = SEGMENT_HEADER_LEN as u64 + blocks * BLOCK_HEADER_LEN as u64;
+        summary.blocks += blocks;
+        summary.records += segment.next_seq - segment.start.base_seq;
+        summary.bytes_stored += segment.index_offset.saturating_sub(headers);
+    }
+    for block in reader.blocks_of(files) {
         let block = block?;
         summary.blocks += 1;
         summary.records += u64::from(block.record_count);
         summary.bytes_stored += u64::from(block.stored_len);
-        summary.bytes_raw += u64::from(block.raw_len);
-        summary.last_time_ns = block.last_time_ns;
+        summary.bytes_raw = summary.bytes_raw.map(|bytes| bytes + u64::from(block.raw_len));
+        summary.last_time_ns = summary.last_time_ns.max(block.last_time_ns);
     }
     summary.epochs = reader.segments().last().map_or(0, |last| u64::from(last.start.epoch) + 1);
     if let Ok(Some(record)) = reader.last() {
@@ -90,13 +99,13 @@ pub struct TraceOptions {
 pub type Piece = (u64, u8, Vec<u8>);
 
 impl LogView {
-    /// Opens the log in `dir` at its first record; `trees` are those of its process's immutable mounts.
+    /// Opens a log at its first record; `trees` are those of its process's immutable mounts.
     ///
     /// # Errors
     /// [`LogError`].
-    pub fn open(dir: &Path, trees: Trees) -> Result<Self, LogError> {
+    pub fn open(source: impl Into<LogSource>, trees: Trees) -> Result<Self, LogError> {
         let mut view = LogView {
-            reader: LogReader::open(dir)?,
+            reader: LogReader::open(source)?,
             trees,
             output: Output::default(),
             start_unix_ns: 0,
@@ -202,6 +211,8 @@ impl LogView {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
 

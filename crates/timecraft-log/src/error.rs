@@ -1,5 +1,6 @@
 //! Every error of this crate.
 
+use crate::source::FetchError;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -107,6 +108,9 @@ pub enum LogError {
     /// The directory holds no log.
     #[error("{}: no log here", .0.display())]
     NoLog(PathBuf),
+    /// A segment that is stored elsewhere could not be had; the reason names it.
+    #[error("{0}")]
+    Fetch(FetchError),
     /// A configuration that cannot work.
     #[error("log configuration: {0}")]
     Config(&'static str),

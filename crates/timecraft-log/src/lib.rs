@@ -22,6 +22,7 @@ mod record;
 mod recovery;
 mod ring;
 mod segment;
+mod source;
 mod storage;
 mod writer;
 
@@ -39,6 +40,7 @@ pub use segment::{
     INDEX_ENTRY_LEN, IndexEntry, SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentInfo, SegmentReader, SegmentStart,
     SegmentWriter,
 };
+pub use source::{FetchError, LogSource, SegmentStore, StoredSegment};
 pub use storage::{DIRECT_ALIGN, DirStorage, DirectFile, SegmentFile, Storage};
 pub use writer::{LogStats, LogSummary, LogWriterHandle, start, start_with_storage};
 

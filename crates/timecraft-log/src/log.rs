@@ -4,8 +4,8 @@ use crate::block::{BLOCK_HEADER_LEN, BlockDecoder, BlockInfo};
 use crate::dir;
 use crate::error::{LogError, Reason};
 use crate::record::RecordView;
-use crate::segment::{SegmentInfo, SegmentReader, list_segments, segment_name};
-use std::path::{Path, PathBuf};
+use crate::segment::{SegmentInfo, SegmentReader, segment_name};
+use crate::source::LogSource;
 
 /// Which blocks a reader may skip: those without any call, or any first argument, of interest.
 ///
@@ -35,14 +35,14 @@ impl BlockFilter {
     }
 }
 
-/// Reader of the log in a directory, which may still be written.
+/// Reader of a log, which may still be written to its directory.
 ///
 /// Of a live log it sees what is in segments: records reach them at the latest after
 /// `LogConfig::flush_interval`. Of a log whose host died it sees the same; what is still in the
 /// ring comes with [`recover`](crate::recover).
 #[derive(Debug)]
 pub struct LogReader {
-    dir: PathBuf,
+    source: LogSource,
     segments: Vec<SegmentInfo>,
     current: SegmentReader,
     /// Next block of the current segment.
@@ -53,21 +53,23 @@ pub struct LogReader {
 }
 
 impl LogReader {
-    /// Opens the log in `dir`, at its first record.
-    pub fn open(dir: &Path) -> Result<Self, LogError> {
-        let mut segments: Vec<SegmentInfo> = Vec::new();
-        for (number, path) in list_segments(dir)? {
-            match SegmentReader::open_numbered(&path, number) {
-                Ok(reader) => segments.push(reader.info().clone()),
-                // The writer has just created it.
-                Err(LogError::Corrupt { reason: Reason::Truncated, .. }) if !segments.is_empty() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let Some(first) = segments.first() else { return Err(LogError::NoLog(dir.to_owned())) };
-        let current = SegmentReader::open(&first.path)?;
+    /// Opens the log in a directory, or wherever else its segments are, at its first record.
+    pub fn open(source: impl Into<LogSource>) -> Result<Self, LogError> {
+        let source = source.into();
+        let segments = source.segments()?;
+        Self::with_segments(source, segments)
+    }
+
+    /// Another reader of the same log, at its first record.
+    pub fn reopen(&self) -> Result<Self, LogError> {
+        Self::with_segments(self.source.clone(), self.segments.clone())
+    }
+
+    fn with_segments(source: LogSource, segments: Vec<SegmentInfo>) -> Result<Self, LogError> {
+        let Some(first) = segments.first() else { return Err(LogError::NoLog(source.dir)) };
+        let current = source.open(first)?;
         Ok(Self {
-            dir: dir.to_owned(),
+            source,
             segments,
             current,
             next_block: 0,
@@ -109,8 +111,8 @@ impl LogReader {
     /// Moves so that the first record at or after `time_ns` is the next one, or to the end.
     pub fn seek_time(&mut self, time_ns: u64) -> Result<(), LogError> {
         self.refresh()?;
-        let segment = self.segments.partition_point(|segment| segment.start.base_time_ns < time_ns);
-        self.enter(segment.saturating_sub(1))?;
+        let segment = self.segments.partition_point(|segment| segment.last_time_ns < time_ns);
+        self.enter(segment.min(self.segments.len() - 1))?;
         let blocks = self.current.entries();
         let block = blocks.partition_point(|block| block.first_time_ns < time_ns);
         self.next_block = block.saturating_sub(1);
@@ -143,13 +145,17 @@ impl LogReader {
 
     /// First record that the log's writer had no room for, if it ran out.
     pub fn first_lost_seq(&self) -> Result<Option<u64>, LogError> {
-        dir::read_lost_mark(&self.dir)
+        dir::read_lost_mark(&self.source.dir)
     }
 
     /// The headers of all blocks in order, without decompressing any.
     pub fn blocks(&self) -> Blocks {
-        let paths: Vec<_> = self.segments.iter().map(|segment| segment.path.clone()).collect();
-        Blocks { paths: paths.into_iter(), current: None }
+        self.blocks_of(self.segments.clone())
+    }
+
+    /// The same for some segments of this log.
+    pub fn blocks_of(&self, segments: Vec<SegmentInfo>) -> Blocks {
+        Blocks { source: self.source.clone(), segments: segments.into_iter(), current: None }
     }
 
     /// Takes note of what the writer added.
@@ -157,7 +163,7 @@ impl LogReader {
         loop {
             let last = self.segments.last_mut().expect("a log has a segment");
             let Some(number) = last.start.number.checked_add(1) else { return Ok(()) };
-            let next_path = self.dir.join(segment_name(number));
+            let next_path = self.source.dir.join(segment_name(number));
             // Looked for before the last segment is read: that one is complete if this is there.
             let next = match SegmentReader::open_numbered(&next_path, number) {
                 Ok(reader) => Some(reader.info().clone()),
@@ -165,11 +171,13 @@ impl LogReader {
                 Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
                 Err(error) => return Err(error),
             };
-            if last.path == self.current.info().path {
+            if last.stored {
+                // It is what it is.
+            } else if last.path == self.current.info().path {
                 self.current.refresh()?;
                 *last = self.current.info().clone();
             } else if !last.sealed {
-                *last = SegmentReader::open(&last.path)?.info().clone();
+                *last = self.source.open(last)?.info().clone();
             }
             match next {
                 Some(next) => self.segments.push(next),
@@ -180,10 +188,11 @@ impl LogReader {
 
     /// Makes segment `index` the current one, at its first block.
     fn enter(&mut self, index: usize) -> Result<(), LogError> {
-        let path = &self.segments[index].path;
-        if *path != self.current.info().path {
-            self.current = SegmentReader::open(path)?;
+        let segment = &self.segments[index];
+        if segment.path != self.current.info().path {
+            self.current = self.source.open(segment)?;
         }
+        self.current.load()?;
         self.next_block = 0;
         self.decoder.clear();
         Ok(())
@@ -202,6 +211,7 @@ impl LogReader {
 
     /// Starts on the next block that the filter keeps; false at the end of the log.
     fn load_block(&mut self) -> Result<bool, LogError> {
+        self.current.load()?;
         loop {
             let Some(&entry) = self.current.entries().get(self.next_block) else {
                 if !self.advance()? {
@@ -235,7 +245,9 @@ impl LogReader {
         let info = self.current.info();
         let number = info.start.number;
         let Some(next) = self.segments.iter().position(|next| next.start.number > number) else {
-            return self.current.damage().map_or(Ok(false), Err);
+            let is_short = self.source.next_seq.is_some_and(|next_seq| info.next_seq < next_seq);
+            let truncated = || self.current.corrupt(info.len, info.next_seq, Reason::Truncated);
+            return self.current.damage().or_else(|| is_short.then(truncated)).map_or(Ok(false), Err);
         };
         if self.segments[next].start.base_seq != info.next_seq {
             let truncated = || self.current.corrupt(info.len, info.next_seq, Reason::Truncated);
@@ -249,8 +261,17 @@ impl LogReader {
 /// The headers of a log's blocks, in order.
 #[derive(Debug)]
 pub struct Blocks {
-    paths: std::vec::IntoIter<PathBuf>,
+    source: LogSource,
+    segments: std::vec::IntoIter<SegmentInfo>,
     current: Option<(SegmentReader, usize)>,
+}
+
+impl Blocks {
+    fn begin(&self, segment: &SegmentInfo) -> Result<SegmentReader, LogError> {
+        let mut reader = self.source.open(segment)?;
+        reader.load()?;
+        Ok(reader)
+    }
 }
 
 impl Iterator for Blocks {
@@ -267,7 +288,8 @@ impl Iterator for Blocks {
             if let Some(damage) = self.current.take().and_then(|(reader, _)| reader.damage()) {
                 return Some(Err(damage));
             }
-            match SegmentReader::open(&self.paths.next()?) {
+            let segment = self.segments.next()?;
+            match self.begin(&segment) {
                 Ok(reader) => self.current = Some((reader, 0)),
                 Err(error) => return Some(Err(error)),
             }

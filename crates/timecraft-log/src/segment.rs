@@ -5,12 +5,14 @@ use crate::block::{BLOCK_HEADER_LEN, BLOCK_LENS, BlockInfo, EncodedBlock, FLAG_E
 use crate::bulk::Bulk;
 use crate::bytes::{put, u16_at, u32_at, u64_at};
 use crate::error::{LogError, Reason};
+use crate::source::{Bytes, SegmentStore, Stored};
 use crate::storage::{DIRECT_ALIGN, SegmentFile, Storage, sync_dir, write_all};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Length of a segment's header, in bytes.
 pub const SEGMENT_HEADER_LEN: usize = 64;
@@ -22,6 +24,7 @@ pub const INDEX_ENTRY_LEN: usize = 32;
 const HEADER_MAGIC: &[u8; 4] = b"TCL1";
 const INDEX_MAGIC: &[u8; 4] = b"TCLI";
 const FOOTER_MAGIC: &[u8; 4] = b"TCLF";
+type Footer = [u8; SEGMENT_FOOTER_LEN];
 /// Magic and number of entries.
 const INDEX_HEADER_LEN: usize = 8;
 const EXTENSION: &str = "tcl";
@@ -428,20 +431,32 @@ fn encode_tail(start: &SegmentStart, blocks: &BlockList) -> Vec<u8> {
 /// What is known of a segment without reading its blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentInfo {
-    /// The file.
+    /// The file, or what a stored one is called.
     pub path: PathBuf,
-    /// What the header says.
+    /// What the header says, or, of a stored one, should say.
     pub start: SegmentStart,
-    /// Whether index and footer are there and good.
+    /// Whether index and footer are there and good; for a stored one that is yet to be seen.
     pub sealed: bool,
+    /// Whether it is no file, but stored elsewhere.
+    pub stored: bool,
     /// Length of the file, in bytes.
     pub len: u64,
+    /// Where the index begins, in bytes, if it is sealed.
+    pub index_offset: u64,
     /// Sequence number behind the last record.
     pub next_seq: u64,
     /// Time of the last record, or of the segment's start if there is none.
     pub last_time_ns: u64,
     /// Whether an end record is in it.
     pub has_end: bool,
+}
+
+impl SegmentInfo {
+    /// Number of blocks of a sealed segment, by the length of its index.
+    pub fn blocks_sealed(&self) -> u64 {
+        self.len.saturating_sub(self.index_offset + (INDEX_HEADER_LEN + SEGMENT_FOOTER_LEN) as u64)
+            / INDEX_ENTRY_LEN as u64
+    }
 }
 
 /// Where a scan for blocks stopped.
@@ -458,7 +473,9 @@ enum ScanEnd {
 /// Reader of one segment: finds its blocks, by index or by scan.
 #[derive(Debug)]
 pub struct SegmentReader {
-    file: File,
+    bytes: Bytes,
+    /// Whether the index was looked for: a stored segment's is fetched when it is needed.
+    loaded: bool,
     info: SegmentInfo,
     pub(crate) blocks: BlockList,
     damage: Option<Reason>,
@@ -482,16 +499,42 @@ impl SegmentReader {
             path: path.to_owned(),
             start,
             sealed: false,
+            stored: false,
             len,
+            index_offset: 0,
             next_seq: start.base_seq,
             last_time_ns: start.base_time_ns,
             has_end: false,
         };
-        let mut reader = Self { file, info, blocks: BlockList::default(), damage: None };
-        if !reader.load_index()? {
-            reader.scan()?;
-        }
+        let bytes = Bytes::File(file);
+        let mut reader = Self { bytes, loaded: false, info, blocks: BlockList::default(), damage: None };
+        reader.load()?;
         Ok(reader)
+    }
+
+    /// A reader of a stored segment, which fetches nothing before it has to: see [`load`](Self::load).
+    pub(crate) fn stored(info: SegmentInfo, store: &Arc<dyn SegmentStore>) -> Self {
+        let bytes = Bytes::Stored(Stored::new(store, info.start.number, info.len));
+        Self { bytes, loaded: false, info, blocks: BlockList::default(), damage: None }
+    }
+
+    /// Finds the blocks, if that wasn't done yet.
+    pub(crate) fn load(&mut self) -> Result<(), LogError> {
+        if self.loaded {
+            return Ok(());
+        }
+        let told = self.info.clone();
+        self.info.sealed = false;
+        if !self.load_index()? {
+            self.info.next_seq = self.info.start.base_seq;
+            self.scan()?;
+        }
+        if told.stored && self.damage.is_none() && self.info.next_seq != told.next_seq {
+            // Another segment than was told of.
+            return Err(self.corrupt(0, told.start.base_seq, Reason::Malformed("records of a stored segment")));
+        }
+        self.loaded = true;
+        Ok(())
     }
 
     /// Opens segment `number` of a log, which is in the file named after it. Readers go from one to the next by number:
@@ -525,7 +568,7 @@ impl SegmentReader {
         if self.info.sealed {
             return Ok(());
         }
-        let len = self.file.metadata().map_err(LogError::io(&self.info.path, "inspect"))?.len();
+        let len = self.bytes.len(&self.info.path)?;
         if len == self.info.len {
             return Ok(());
         }
@@ -561,7 +604,7 @@ impl SegmentReader {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), LogError> {
-        self.file.read_exact_at(buffer, offset).map_err(LogError::io(&self.info.path, "read"))
+        self.bytes.read_at(&self.info.path, buffer, offset)
     }
 
     fn parse_block(&self, bytes: &[u8], entry: &IndexEntry) -> Result<BlockInfo, LogError> {
@@ -581,35 +624,59 @@ impl SegmentReader {
         if self.info.sealed || self.info.len < least {
             return Ok(self.info.sealed);
         }
-        let mut footer = [0; SEGMENT_FOOTER_LEN];
-        let footer_at = self.info.len - SEGMENT_FOOTER_LEN as u64;
-        self.read_at(&mut footer, footer_at)?;
-        let index_at = u64_at(&footer, 8);
-        let index_len = u32_at(&footer, 16);
-        let good = &footer[..4] == FOOTER_MAGIC
-            && crc32c::crc32c(&footer[..60]) == u32_at(&footer, 60)
-            && index_at.checked_add(u64::from(index_len)) == Some(footer_at)
-            && index_len as usize >= INDEX_HEADER_LEN;
-        if !good {
-            return Ok(false);
-        }
-        let mut index = vec![0; index_len as usize];
-        self.read_at(&mut index, index_at)?;
+        let Some((index, footer)) = self.read_tail()? else { return Ok(false) };
         if crc32c::crc32c(&index) != u32_at(&footer, 20) {
             return Ok(false);
         }
+        let found = u16_at(&footer, 4);
+        if found > FORMAT_VERSION {
+            return Err(LogError::VersionNewer { path: self.info.path.clone(), found, supported: FORMAT_VERSION });
+        }
         let entries: Vec<_> = index[INDEX_HEADER_LEN..].chunks_exact(INDEX_ENTRY_LEN).map(IndexEntry::parse).collect();
-        let next_seq = u64_at(&footer, 32);
-        if !are_in_a_row(&entries, index_at, self.info.start.base_seq..next_seq) {
+        let (index_offset, next_seq) = (u64_at(&footer, 8), u64_at(&footer, 32));
+        if !are_in_a_row(&entries, index_offset, self.info.start.base_seq..next_seq) {
             return Ok(false);
         }
         self.blocks.last = None;
         self.blocks.entries = entries;
         self.info.sealed = true;
+        self.info.index_offset = index_offset;
         self.info.next_seq = next_seq;
         self.info.last_time_ns = u64_at(&footer, 48);
         self.info.has_end = u16_at(&footer, 6) & u16::from(FLAG_END) != 0;
         Ok(true)
+    }
+
+    /// Index and footer, the footer checked; `None` if there is no good one. What is stored is fetched at once.
+    fn read_tail(&self) -> Result<Option<(Vec<u8>, Footer)>, LogError> {
+        let footer_at = self.info.len - SEGMENT_FOOTER_LEN as u64;
+        let tail_len = (SEGMENT_FOOTER_LEN + INDEX_HEADER_LEN) as u64;
+        let mut tail = match &self.bytes {
+            Bytes::Stored(stored) if self.info.index_offset <= self.info.len - tail_len => {
+                stored.tail(&self.info.path, self.info.index_offset)?
+            }
+            _ => Vec::new(),
+        };
+        let mut footer = [0; SEGMENT_FOOTER_LEN];
+        match tail.len().checked_sub(SEGMENT_FOOTER_LEN) {
+            Some(index_len) => footer.copy_from_slice(&tail[index_len..]),
+            None => self.read_at(&mut footer, footer_at)?,
+        }
+        let (index_at, index_len) = (u64_at(&footer, 8), u32_at(&footer, 16) as usize);
+        let good = &footer[..4] == FOOTER_MAGIC
+            && crc32c::crc32c(&footer[..60]) == u32_at(&footer, 60)
+            && index_at.checked_add(index_len as u64) == Some(footer_at)
+            && index_len >= INDEX_HEADER_LEN;
+        if !good {
+            return Ok(None);
+        }
+        if tail.len() == index_len + SEGMENT_FOOTER_LEN {
+            tail.truncate(index_len);
+        } else {
+            tail = vec![0; index_len];
+            self.read_at(&mut tail, index_at)?;
+        }
+        Ok(Some((tail, footer)))
     }
 
     /// Walks from the last known block to the end of the file, header by header.

@@ -1,11 +1,13 @@
 //! Rust's errors as the classes of `timecraftd.errors`. The matches are exhaustive on purpose: a new error has to be
 //! given a class.
 
-use pyo3::PyErr;
+use pyo3::{PyErr, Python};
 use timecraft_engine::confine::ConfineError;
 use timecraft_engine::host::HostError;
 use timecraft_engine::runtime::ModuleError;
 use timecraft_engine::session::SessionError;
+
+use crate::source::Raised;
 
 mod python {
     pyo3::import_exception!(timecraftd.errors, EngineError);
@@ -36,6 +38,10 @@ pub(crate) fn log(error: &timecraft_log::LogError) -> PyErr {
     use timecraft_log::LogError as E;
     let message = error.to_string();
     match error {
+        E::Fetch(reason) => match reason.downcast_ref::<Raised>() {
+            Some(raised) => Python::attach(|py| raised.error.clone_ref(py)),
+            None => python::LogError::new_err(message),
+        },
         E::VersionNewer { .. } => python::LogVersionError::new_err(message),
         E::Corrupt { .. } => python::LogDamagedError::new_err(message),
         E::Busy(_) => python::StateBusyError::new_err(message),

@@ -9,6 +9,7 @@ mod guest;
 mod log;
 mod module;
 mod network;
+mod source;
 mod spec;
 mod traffic;
 

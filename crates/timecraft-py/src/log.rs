@@ -12,6 +12,7 @@ use timecraft_engine::view::{self, LogView, TraceOptions};
 use timecraft_engine::{End, Kill};
 
 use crate::error;
+use crate::source::LogPlace;
 
 #[pyclass(frozen, module = "timecraftd._native")]
 pub(crate) struct RecoveryReport(timecraft_log::RecoveryReport);
@@ -77,7 +78,7 @@ impl LogInfo {
     }
 
     #[getter]
-    fn bytes_raw(&self) -> u64 {
+    fn bytes_raw(&self) -> Option<u64> {
         self.0.bytes_raw
     }
 
@@ -116,8 +117,9 @@ impl LogInfo {
 
 #[pyfunction]
 #[allow(clippy::needless_pass_by_value)] // as above
-pub(crate) fn log_info(py: Python<'_>, log_dir: PathBuf) -> PyResult<LogInfo> {
-    py.detach(|| view::summarize(&log_dir)).map(LogInfo).map_err(|error| error::log(&error))
+pub(crate) fn log_info(py: Python<'_>, log: LogPlace) -> PyResult<LogInfo> {
+    let source = log.into_source()?;
+    py.detach(|| view::summarize(source)).map(LogInfo).map_err(|error| error::log(&error))
 }
 
 #[pyclass(frozen, module = "timecraftd._native")]
@@ -141,9 +143,10 @@ type Piece = (u64, u8, Cow<'static, [u8]>);
 #[pymethods]
 impl LogReader {
     #[new]
-    #[pyo3(signature = (log_dir, trees=Vec::new()))]
-    fn new(py: Python<'_>, log_dir: PathBuf, trees: Vec<Option<PathBuf>>) -> PyResult<Self> {
-        let view = py.detach(|| LogView::open(&log_dir, Trees::new(trees))).map_err(|error| error::log(&error))?;
+    #[pyo3(signature = (log, trees=Vec::new()))]
+    fn new(py: Python<'_>, log: LogPlace, trees: Vec<Option<PathBuf>>) -> PyResult<Self> {
+        let source = log.into_source()?;
+        let view = py.detach(|| LogView::open(source, Trees::new(trees))).map_err(|error| error::log(&error))?;
         Ok(LogReader(Mutex::new(view)))
     }
 

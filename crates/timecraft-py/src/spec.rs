@@ -17,6 +17,7 @@ use timecraft_log::{Compression, LogConfig, OnFull, Output};
 
 use crate::error;
 use crate::network::{Endpoint, NetworkPort, socket_address};
+use crate::source::LogPlace;
 
 #[derive(FromPyObject)]
 struct MountSpec {
@@ -96,7 +97,7 @@ pub(crate) struct RunSpec {
 #[derive(FromPyObject)]
 pub(crate) struct ReplaySpec {
     module: ModuleSpec,
-    log_dir: String,
+    log: LogPlace,
     trees: Vec<Option<PathBuf>>,
     limits: LimitSpec,
     stdout_fd: Option<i32>,
@@ -180,7 +181,7 @@ fn log(spec: LogSpec, limits: &LimitSpec) -> PyResult<LogOptions> {
 }
 
 /// The 16 bytes of a UUID.
-fn process(id: &str) -> PyResult<[u8; 16]> {
+pub(crate) fn process(id: &str) -> PyResult<[u8; 16]> {
     let digits: String = id.chars().filter(|digit| *digit != '-').collect();
     let value = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32);
     value.map(u128::to_be_bytes).ok_or_else(|| error::argument(format!("{id:?} is no UUID")))
@@ -253,7 +254,7 @@ impl ReplaySpec {
         };
         Ok(ReplayConfig {
             guest: guest(self.module, &self.limits, instrument, self.memory_digest)?,
-            log_dir: self.log_dir.into(),
+            log: self.log.into_source()?,
             trees: Trees::new(self.trees),
             stdout: self.stdout_fd.map(duplicate).transpose()?,
             stderr: self.stderr_fd.map(duplicate).transpose()?,

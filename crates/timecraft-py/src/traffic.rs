@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
@@ -12,6 +11,7 @@ use timecraft_engine::timemachine::protocol::Side;
 use timecraft_engine::timemachine::{Filter, Layer, Options, Traffic, Window};
 
 use crate::error;
+use crate::source::LogPlace;
 
 /// The dataclass of `timecraftd/recorder/logs.py`.
 #[derive(FromPyObject)]
@@ -82,9 +82,10 @@ impl TrafficReader {
 #[pymethods]
 impl TrafficReader {
     #[new]
-    fn new(py: Python<'_>, log_dir: PathBuf, query: TrafficQuery) -> PyResult<Self> {
+    fn new(py: Python<'_>, log: LogPlace, query: TrafficQuery) -> PyResult<Self> {
         let (layer, options, window) = query.into_parts()?;
-        let opened = py.detach(|| Traffic::open(&log_dir, layer, options, window));
+        let source = log.into_source()?;
+        let opened = py.detach(|| Traffic::open(source, layer, options, window));
         opened.map(|traffic| TrafficReader(Mutex::new(traffic))).map_err(|error| error::log(&error))
     }
 

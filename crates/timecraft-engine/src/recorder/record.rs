@@ -3,8 +3,6 @@
 //! [`Sink`] takes what a recorder writes, [`Source`] gives what a replayer reads. The log on disk implements them, and
 //! so does memory ([`MemorySink`], [`MemorySource`]), which tests and simulation use.
 
-use std::path::Path;
-
 pub use timecraft_log::{CALL_END, CALL_START, CONTROL_BASE, Head};
 use timecraft_log::{LogError, LogReader, RecordView, RingWriter};
 
@@ -211,14 +209,13 @@ impl Source for LogReader {
     }
 
     fn last(&mut self) -> Result<Option<OwnedRecord>, SourceError> {
-        let Some(dir) = self.segments().first().and_then(|segment| segment.path.parent()) else { return Ok(None) };
         // A reader of its own, because this one's place in the log is the replay's.
-        last_end(dir).map_err(|error| SourceError::Log(error.to_string()))
+        last_end(self).map_err(|error| SourceError::Log(error.to_string()))
     }
 }
 
-fn last_end(dir: &Path) -> Result<Option<OwnedRecord>, LogError> {
-    let mut reader = LogReader::open(dir)?;
+fn last_end(reader: &LogReader) -> Result<Option<OwnedRecord>, LogError> {
+    let mut reader = reader.reopen()?;
     let Some(seq) = reader.last_seq()? else { return Ok(None) };
     reader.seek(seq)?;
     let last = reader.next()?.filter(|record| record.call() == CALL_END);

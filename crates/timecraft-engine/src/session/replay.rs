@@ -3,10 +3,9 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use timecraft_log::LogReader;
+use timecraft_log::{LogReader, LogSource};
 
 use super::{Replayed, Session, SessionError, Shared, kill_switch, start};
 use crate::output::Output;
@@ -21,7 +20,7 @@ use crate::{Call, End, Errno, Halt, Memory, System};
 #[derive(Debug)]
 pub struct ReplayConfig {
     pub guest: GuestConfig,
-    pub log_dir: PathBuf,
+    pub log: LogSource,
     /// Where the trees of immutable mounts are.
     pub trees: Trees,
     /// Where the guest's output goes again; `None` drops it.
@@ -38,7 +37,7 @@ pub struct ReplayConfig {
 /// # Errors
 /// [`SessionError`], before anything ran.
 pub fn replay(mut config: ReplayConfig) -> Result<Session, SessionError> {
-    let reader = LogReader::open(&config.log_dir)?;
+    let reader = LogReader::open(config.log.clone())?;
     let trees = std::mem::take(&mut config.trees);
     // What matters for speed is compiled for its exact type.
     if trees.is_empty() { replay_from(reader, config) } else { replay_from(WholeSource::new(reader, trees), config) }

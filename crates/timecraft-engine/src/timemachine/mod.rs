@@ -11,9 +11,8 @@ pub mod protocol;
 pub mod requests;
 
 use std::net::IpAddr;
-use std::path::Path;
 
-use timecraft_log::{BlockFilter, LogError, LogReader};
+use timecraft_log::{BlockFilter, LogError, LogReader, LogSource};
 
 use crate::recorder::{CALL_END, CALL_START, Record};
 use connections::{CALLS, Connections, DESCRIPTORS_MAX, Given};
@@ -201,12 +200,17 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Opens the log in `dir` at its first record.
+    /// Opens a log at its first record.
     ///
     /// # Errors
     /// [`LogError`].
-    pub fn open(dir: &Path, layer: Layer, options: Options, window: Window) -> Result<Self, LogError> {
-        let mut reader = LogReader::open(dir)?;
+    pub fn open(
+        source: impl Into<LogSource>,
+        layer: Layer,
+        options: Options,
+        window: Window,
+    ) -> Result<Self, LogError> {
+        let mut reader = LogReader::open(source)?;
         let calls: Vec<u16> = CALLS.iter().map(|call| *call as u16).chain([CALL_START, CALL_END]).collect();
         reader.set_filter(Some(BlockFilter::of_calls(&calls)));
         Ok(Traffic { reader, tracker: Tracker::new(layer, options, window), damage: None })

@@ -158,7 +158,8 @@ class Runtime:
         """Makes a process of a stored module, for a worker to begin. Raises ModuleError, MountError, StateError."""
         check_mounts(request.mounts)
         with self.registry.home.collection_lock(exclusive=False):
-            self.registry.objects.get(ObjectKind.MODULE, module.digest)
+            if not self.registry.objects.holds(ObjectKind.MODULE, module.digest, module.size_bytes):
+                self.registry.objects.get(ObjectKind.MODULE, module.digest)  # says what is the matter
             process, _ = self._new_process(module, source_name, request, ProcessState.QUEUED)
             self.registry.catalogue.insert(process)
             return process

@@ -10,7 +10,8 @@
 #   stats                                  -> memory_bytes, guest_memory_bytes, totals: counters since it began
 #   retire                                 -> ends when it hosts nothing any more
 #   abandon                                -> ends now: logs stay without an end, their processes can be resumed
-# What it tells: ended process kind code message backtrace stats totals; refused if it never went on.
+# What it tells: ended process kind code message backtrace stats totals, record: what of its row has changed; refused if
+# it never went on.
 
 from __future__ import annotations
 
@@ -40,6 +41,7 @@ from timecraftd.views import replay_end
 
 if TYPE_CHECKING:
     from timecraftd.engine.runtime import Guest
+    from timecraftd.model import ProcessRecord
 
 WORKERS_DIR = "workers"
 THREADS_MAX = 16
@@ -283,6 +285,7 @@ class Worker:
                 stats=outcome.stats,
                 totals=self._past,
                 refused=refused,
+                record=None if refused else ended_columns(hosted.running.process),
             )
         self._end_if_idle()
 
@@ -330,6 +333,14 @@ def counted(running: Running, stats: Mapping[str, int]) -> dict[str, int]:
     """What is added up of a guest, by name: the engine's counters, and what was decided of its network."""
     decided = {f"network_{outcome}": count for outcome, count in running.decisions.items()}
     return {name: stats.get(name, 0) for name in COUNTERS} | decided
+
+
+def ended_columns(process: ProcessRecord) -> dict[str, Any] | None:
+    """What changed of a row when a process ended; None if that isn't written down."""
+    if process.ended_ns is None:
+        return None
+    names = ("state", "exit_code", "message", "ended_ns", "last_seq", "log_bytes")
+    return {name: getattr(process, name) for name in names}
 
 
 def resident_bytes() -> int:

@@ -15,6 +15,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from timecraftd.errors import StateBusyError, StateError, StateFullError, StateVersionError
 from timecraftd.model import ProcessId
@@ -206,8 +207,10 @@ class ProcessLock:
         """Writes down who holds the lock, for those who want to signal the host."""
         assert self._descriptor is not None, "only a holder claims"
         pid = os.getpid()
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{pid} {start_ticks(pid)} {boot_id()}\n".encode(), 0)
+        line = f"{pid} {start_ticks(pid)} {boot_id()}\n".encode()
+        os.pwrite(self._descriptor, line, 0)
+        # Not to nothing first: some file systems write to the disk then, for whom such a file is one that is replaced.
+        os.ftruncate(self._descriptor, len(line))
 
     def release(self) -> None:
         """Lets go. Idempotent."""
@@ -242,6 +245,7 @@ class ProcessLock:
         return True
 
 
+@cache
 def boot_id() -> str:
     """Identity of this boot of the host; pids mean something only within it."""
     try:

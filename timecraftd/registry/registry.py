@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from timecraftd.errors import NotFoundError, ObjectDamagedError, StateFullError
-from timecraftd.model import Digest, ModuleRecord, ObjectInfo, ObjectKind, ProcessId
+from timecraftd.model import Digest, ModuleRecord, ObjectInfo, ObjectKind, ProcessId, is_digest
 from timecraftd.registry.catalogue import Catalogue, resolve_digest
 from timecraftd.registry.home import Home, ProcessLock, state_errors
 from timecraftd.registry.objects import ObjectStore
@@ -88,6 +88,10 @@ class Registry:
 
     def resolve_module(self, reference: str) -> ModuleRecord:
         """A module by digest, prefix or name. Raises NotFoundError, AmbiguousIdError."""
+        if is_digest(reference):  # without a look at all the others
+            record = self.catalogue.module(Digest(reference))
+            if record is not None and self.objects.holds(ObjectKind.MODULE, record.digest, record.size_bytes):
+                return record
         digest = self.resolve_object(ObjectKind.MODULE, reference)
         record = self.module_record(digest)
         if record is None:

@@ -6,7 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from timecraftd.errors import StateError, StateVersionError, UsageError
 from timecraftd.model import ProcessId
@@ -104,9 +104,8 @@ class Journal:
 
     def settle(self, process: ProcessId) -> None:
         """The end of a process is final."""
-        submission = self.get(process)
-        if submission is not None and submission.wanted:
-            self.put(replace(submission, wanted=False))
+        with self._errors():
+            self._db.execute("UPDATE submissions SET wanted = 0 WHERE process = ? AND wanted = 1", (process,))
 
     def delete(self, process: ProcessId) -> None:
         """Forgets a process."""

@@ -203,9 +203,15 @@ class Supervisor:
         If it fails to begin, nothing is left of it.
         """
         self._check_open()
-        process = await self._do(lambda: self._runtime.admit(module, module_name, request))
-        live = await self._new_live(process, submission(process.id), stdio, request)
-        await self._do(lambda: self._journal.put(live.submission))
+
+        def admit() -> tuple[ProcessRecord, Submission]:
+            process = self._runtime.admit(module, module_name, request)
+            submitted = submission(process.id)
+            self._journal.put(submitted)
+            return process, submitted
+
+        process, submitted = await self._do(admit)
+        live = await self._new_live(process, submitted, stdio, request)
         self._live[process.id] = live
         self._idle.clear()
         self.changes.publish(process)
@@ -452,12 +458,17 @@ class Supervisor:
         self.tasks.start(self._ended(arguments))
 
     async def _ended(self, arguments: dict[str, Any]) -> None:
-        record = await self._ended_record(
-            arguments["process"],
-            state=STATE_OF_END.get(arguments["kind"], ProcessState.CRASHED),
-            exit_code=arguments["code"],
-            message=arguments["message"],
-        )
+        live = self._live.get(arguments["process"])
+        if live is not None and arguments.get("record"):  # as the worker has written it down
+            told = arguments["record"]
+            record = replace(live.record, **told | {"state": ProcessState(told["state"])})
+        else:
+            record = await self._ended_record(
+                arguments["process"],
+                state=STATE_OF_END.get(arguments["kind"], ProcessState.CRASHED),
+                exit_code=arguments["code"],
+                message=arguments["message"],
+            )
         end = End(record, tuple(arguments["backtrace"]), arguments["stats"], arguments["refused"] or "")
         self._finish(record, end)
 

@@ -23,13 +23,17 @@ pub enum Output {
     Digest,
 }
 
-/// What happens to the guest when there is no room for its log.
+/// What happens to the guest when its log can't be written: no room, or an error of the medium.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFull {
     /// Its next append fails: nothing runs unrecorded.
     #[default]
     Stop,
-    /// It runs on, the log is marked incomplete, and what is lost is counted.
+    /// The writer tries again until it can write; once the ring is full, the guest waits. After `LogConfig::wait_max`
+    /// it is as with `Stop`.
+    Wait,
+    /// It runs on if there is no room, the log is marked incomplete, and what is lost is counted. After other errors
+    /// it is as with `Stop`.
     Continue,
 }
 
@@ -53,14 +57,18 @@ pub struct LogConfig {
     pub segment_bytes_max: u64,
     /// Compression of blocks.
     pub compression: Compression,
-    /// Written blocks reach the medium at the latest after this time. `None`: at the seal only.
+    /// Records reach the medium at the latest after this time, and that of one sync. `None`: at the seal only.
     pub fsync_interval: Option<Duration>,
+    /// [`RingWriter::sync_before_output`](crate::RingWriter::sync_before_output) waits for the medium.
+    pub sync_before_output: bool,
     /// A partial block is written at the latest after this time, so that followers see it.
     pub flush_interval: Duration,
     /// Bound of what this writer stores, over all segments. `None`: the disk.
     pub log_bytes_max: Option<u64>,
-    /// What happens when the disk is full, or `log_bytes_max` reached.
+    /// What happens when the log can't be written, or `log_bytes_max` is reached.
     pub on_full: OnFull,
+    /// How long the writer tries again under [`OnFull::Wait`]. `None`: for ever.
+    pub wait_max: Option<Duration>,
     /// What is kept of the bytes a guest sends.
     pub output: Output,
     /// How many of the first regions that a call with this id sends are no data, and kept in any case: addresses and
@@ -81,9 +89,11 @@ impl LogConfig {
             segment_bytes_max: 64 << 20,
             compression: Compression::default(),
             fsync_interval: Some(Duration::from_millis(100)),
+            sync_before_output: false,
             flush_interval: Duration::from_millis(200),
             log_bytes_max: None,
             on_full: OnFull::default(),
+            wait_max: None,
             output: Output::default(),
             kept: |_| 0,
         }

@@ -129,6 +129,17 @@ impl LogError {
         Self::Corrupt { path: path.to_owned(), offset, seq, reason }
     }
 
+    /// Whether what failed may succeed if it is tried again: the operating system refused, for whatever reason.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Io { .. })
+    }
+
+    /// The system's number of the reason; `EIO` where it gave none.
+    pub(crate) fn errno(&self) -> u32 {
+        let errno = if let Self::Io { source, .. } = self { source.raw_os_error() } else { None };
+        errno.map_or(rustix::io::Errno::IO.raw_os_error(), |errno| errno).unsigned_abs()
+    }
+
     /// Whether there was no room: a full disk, quota, file size limit, or `log_bytes_max`.
     pub fn is_full(&self) -> bool {
         match self {

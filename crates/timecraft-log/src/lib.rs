@@ -17,6 +17,7 @@ mod codec;
 mod config;
 mod dir;
 mod error;
+mod fault;
 mod log;
 mod record;
 mod recovery;

@@ -114,6 +114,11 @@ fn check_segments(dir: &Path, past: &mut Past) -> Result<Option<SegmentReader>, 
                 past.report.bytes_cut += offset;
                 continue;
             }
+            // The same, by a power cut.
+            Err(LogError::Corrupt { reason: Reason::BadMagic, .. }) if is_last && SegmentReader::is_blank(&path)? => {
+                dir::remove_if_there(&path)?;
+                continue;
+            }
             other => other?,
         };
         past.process.get_or_insert(reader.info().start.process);
@@ -201,6 +206,7 @@ fn complete(
         segment,
         bulk: Bulk::none(),
         shared: Arc::new(Shared::new(past.next_seq, Arc::default())),
+        named: false,
     };
     let mut digester = Digester::new(identity.is_some_and(|identity| identity.digest));
     let bytes_max = LogConfig::new(dir, files.process).block_bytes_max;

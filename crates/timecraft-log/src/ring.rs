@@ -42,10 +42,14 @@ const HEAD_AT: usize = 128;
 const TAIL_AT: usize = 256;
 const STATE_AT: usize = 264;
 const CONSUMER_ASLEEP_AT: usize = 268;
+const FAULT_AT: usize = 272;
 const PRODUCER_ASLEEP_AT: usize = 384;
 
 /// Longest sleep of a producer that waits for room: bounds the delay of a cancellation.
 const PRODUCER_SLEEP_MAX: Duration = Duration::from_millis(2);
+/// How long a producer that is cancelled still waits for room, unless the consumer can't write anyway: a disk that is
+/// slow is no reason to lose the end of a guest that is killed.
+const CANCELLED_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the consumer does with records, as the producer sees it.
 mod state {
@@ -116,11 +120,13 @@ impl Ring {
             capacity,
             next_seq,
             kept: None,
+            sync_outputs: false,
             stats: Arc::new(ProducerStats::default()),
             cancel,
             map: Arc::clone(&self.map),
         };
         let stats = Arc::clone(&writer.stats);
+        stats.next_seq_synced.store(next_seq, Ordering::Relaxed);
         let touched = self.map.capacity.min(TOUCHED_FIRST);
         (writer, RingReader { pos: 0, touched, map: self.map, stats })
     }
@@ -147,9 +153,16 @@ fn boot_id() -> [u8; 16] {
     u128::from_str_radix(&hex, 16).map_or([0; 16], u128::to_be_bytes)
 }
 
-/// Counters that the producer keeps, readable from any thread.
+/// What the two ends tell each other beside the records, and counters of the producer, readable from any thread.
 #[derive(Debug, Default)]
 pub(crate) struct ProducerStats {
+    /// Records before this number shall be on the medium as soon as possible.
+    pub sync_wanted: AtomicU64,
+    /// Records before this number survive a power cut.
+    pub next_seq_synced: AtomicU64,
+    /// Times the producer waited for the medium, and how long in all.
+    pub syncs: AtomicU64,
+    pub sync_waited_ns: AtomicU64,
     pub stalls: AtomicU64,
     pub stalled_ns: AtomicU64,
     pub records_lost: AtomicU64,
@@ -166,6 +179,7 @@ pub struct RingWriter {
     next_seq: u64,
     /// See `LogConfig::kept`; none where nothing is digested.
     kept: Option<fn(u16) -> u8>,
+    sync_outputs: bool,
     map: Arc<Mapping>,
     stats: Arc<ProducerStats>,
     cancel: Arc<AtomicBool>,
@@ -220,6 +234,53 @@ impl RingWriter {
         self.kept = Some(kept);
     }
 
+    /// Has `sync_before_output` wait.
+    pub(crate) fn sync_outputs(&mut self) {
+        self.sync_outputs = true;
+    }
+
+    /// To be called before the guest does what others can see. With `LogConfig::sync_before_output` it returns once
+    /// all that was appended is on the medium; without, at once.
+    #[inline]
+    pub fn sync_before_output(&mut self) -> Result<(), AppendError> {
+        let is_due = self.sync_outputs && self.stats.next_seq_synced.load(Ordering::Acquire) < self.next_seq;
+        if is_due { self.wait_for_sync() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn wait_for_sync(&mut self) -> Result<(), AppendError> {
+        let since = Instant::now();
+        let stats = Arc::clone(&self.stats);
+        stats.syncs.fetch_add(1, Ordering::Relaxed);
+        stats.sync_wanted.store(self.next_seq, Ordering::SeqCst);
+        let result = loop {
+            match self.map.state().load(Ordering::Acquire) {
+                state::OPEN => {}
+                state::DISCARDING => break Ok(()),
+                _ => break Err(AppendError::WriterFailed),
+            }
+            if stats.next_seq_synced.load(Ordering::Acquire) >= self.next_seq {
+                break Ok(());
+            }
+            if self.gives_up(since) {
+                break Err(AppendError::Cancelled);
+            }
+            wake(self.map.consumer_asleep());
+            sleep(self.map.producer_asleep(), PRODUCER_SLEEP_MAX, || {
+                stats.next_seq_synced.load(Ordering::SeqCst) < self.next_seq
+                    && self.map.state().load(Ordering::SeqCst) == state::OPEN
+            });
+        };
+        stats.sync_waited_ns.fetch_add(since.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        result
+    }
+
+    /// Whether a wait that began at `since` is to end without what it waits for.
+    fn gives_up(&self, since: Instant) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+            && (self.map.fault().load(Ordering::Relaxed) != 0 || since.elapsed() >= CANCELLED_PATIENCE)
+    }
+
     /// Number that the next record will get.
     pub fn next_seq(&self) -> u64 {
         self.next_seq
@@ -268,14 +329,14 @@ impl RingWriter {
             if self.head + len - self.tail_seen <= self.capacity {
                 break Ok(true);
             }
-            if self.cancel.load(Ordering::Relaxed) {
-                break Err(AppendError::Cancelled);
-            }
             // Counted when it begins, so that it shows while it lasts.
-            stalled_since.get_or_insert_with(|| {
+            let since = *stalled_since.get_or_insert_with(|| {
                 self.stats.stalls.fetch_add(1, Ordering::Relaxed);
                 Instant::now()
             });
+            if self.gives_up(since) {
+                break Err(AppendError::Cancelled);
+            }
             wake(self.map.consumer_asleep());
             let full_at = self.tail_seen;
             sleep(self.map.producer_asleep(), PRODUCER_SLEEP_MAX, || {
@@ -408,11 +469,28 @@ impl RingReader {
         self.map.producer_asleep().load(Ordering::Relaxed) != 0
     }
 
+    /// Whether the producer waits for records to be on the medium that aren't.
+    pub(crate) fn wants_sync(&self) -> bool {
+        self.stats.sync_wanted.load(Ordering::SeqCst) > self.stats.next_seq_synced.load(Ordering::Relaxed)
+    }
+
+    /// Records before `next_seq` are on the medium.
+    pub(crate) fn note_synced(&self, next_seq: u64) {
+        self.stats.next_seq_synced.store(next_seq, Ordering::SeqCst);
+        wake(self.map.producer_asleep());
+    }
+
+    /// Shows, to whoever looks at the ring's file, the number of the error because of which nothing is written; 0 for
+    /// none.
+    pub(crate) fn show_fault(&self, errno: u32) {
+        self.map.fault().store(errno, Ordering::SeqCst);
+    }
+
     /// Sleeps until the producer or a [`ConsumerWaker`] calls, at most for `time_max`; not at all
     /// if `idle` turns false.
     pub(crate) fn wait(&self, time_max: Duration, idle: impl FnOnce() -> bool) {
         sleep(self.map.consumer_asleep(), time_max, || {
-            self.map.head().load(Ordering::SeqCst) - self.pos < self.capacity() / 2 && idle()
+            self.map.head().load(Ordering::SeqCst) - self.pos < self.capacity() / 2 && !self.wants_sync() && idle()
         });
     }
 
@@ -597,6 +675,10 @@ impl Mapping {
 
     fn consumer_asleep(&self) -> &AtomicU32 {
         self.atomic(CONSUMER_ASLEEP_AT)
+    }
+
+    fn fault(&self) -> &AtomicU32 {
+        self.atomic(FAULT_AT)
     }
 
     fn producer_asleep(&self) -> &AtomicU32 {

@@ -6,9 +6,10 @@ use crate::bulk::Bulk;
 use crate::bytes::{put, u16_at, u32_at, u64_at};
 use crate::error::{LogError, Reason};
 use crate::source::{Bytes, SegmentStore, Stored};
-use crate::storage::{DIRECT_ALIGN, SegmentFile, Storage, sync_dir, write_all};
+use crate::storage::{DIRECT_ALIGN, SegmentFile, Storage, write_all, write_all_at};
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io::Read as _;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -203,6 +204,10 @@ pub struct SegmentWriter {
     /// What was written and not yet asked for.
     news: Written,
     unsynced: bool,
+    /// The file is on the medium up to here, in bytes.
+    synced_end: u64,
+    /// A sync failed: what lies behind `synced_end` may be on the medium or not, whatever a later sync says.
+    doubtful: bool,
 }
 
 /// What reached a segment's file.
@@ -233,13 +238,13 @@ impl SegmentWriter {
         let mut file = storage.create(&path).map_err(LogError::io(&path, "create"))?;
         write_all(file.as_mut(), &[&start.encode()])
             .and_then(|()| file.sync_data())
-            .and_then(|()| sync_dir(dir))
+            .and_then(|()| storage.sync_dir(dir))
             .map_err(|error| {
-                // Without a header it is no segment; if even this fails, recovery removes it.
-                let _ = std::fs::remove_file(&path);
+                // Without a header it is no segment; if even this fails, a repair or a recovery removes it.
+                let _ = storage.remove(&path);
                 LogError::io(&path, "write header of")(error)
             })?;
-        Ok(Self::new(path, file, start, BlockList::default()))
+        Ok(Self { synced_end: SEGMENT_HEADER_LEN as u64, ..Self::new(path, file, start, BlockList::default()) })
     }
 
     /// Continues an unsealed segment behind `blocks`; what lies behind them is cut off.
@@ -259,7 +264,8 @@ impl SegmentWriter {
         let end = blocks.end();
         let last_len = blocks.entries.last().map_or(0, |last| last.len);
         let (gathered, news) = (VecDeque::new(), Written::default());
-        Self { path, file, start, blocks, gathered, end, last_len, news, unsynced: false }
+        let (unsynced, synced_end, doubtful) = (false, 0, false);
+        Self { path, file, start, blocks, gathered, end, last_len, news, unsynced, synced_end, doubtful }
     }
 
     /// Appends a block. If that fails, the segment is as it was before, if at all possible.
@@ -365,27 +371,75 @@ impl SegmentWriter {
         std::mem::take(&mut self.news)
     }
 
-    /// Makes all appended blocks durable.
+    /// Makes all appended blocks durable. Once that has failed, only [`repair`](Self::repair) helps.
     pub fn sync(&mut self) -> Result<(), LogError> {
         if self.unsynced {
-            self.file.sync_data().map_err(LogError::io(&self.path, "sync"))?;
+            let written = self.blocks.end();
+            self.file.sync_data().map_err(|error| {
+                self.doubtful = true;
+                LogError::io(&self.path, "sync")(error)
+            })?;
             self.unsynced = false;
+            self.synced_end = written;
         }
         Ok(())
     }
 
     /// Writes index and footer, and makes the segment durable. Returns the file's length. No bulk write is under way.
-    pub fn seal(mut self) -> Result<u64, LogError> {
+    /// If that fails, the segment is as it was before, or can be repaired.
+    pub fn seal(&mut self) -> Result<u64, LogError> {
         debug_assert!(self.gathered.is_empty());
+        // The blocks first: after a power cut, a footer stands for all that lies before it.
+        self.sync()?;
         let end = self.blocks.end();
         let tail = encode_tail(&self.start, &self.blocks);
-        if let Err(error) = write_all(self.file.as_mut(), &[&tail]) {
-            let _ = self.file.truncate(end);
-            return Err(LogError::io(&self.path, "seal")(error));
-        }
+        let written = write_all(self.file.as_mut(), &[&tail]).map_err(LogError::io(&self.path, "seal"));
         self.unsynced = true;
-        self.sync()?;
+        if let Err(error) = written.and_then(|()| self.sync()) {
+            let _ = self.file.truncate(end);
+            return Err(error);
+        }
         Ok(end + tail.len() as u64)
+    }
+
+    /// Makes the segment fit to go on after an error: cuts off what is torn, and where a sync has failed, writes anew
+    /// what it was to make durable. The kernel may have dropped that after the failure, or keep it in memory as if it
+    /// were written: so it is read back, held against its checksums, and made to be written once more.
+    ///
+    /// # Errors
+    /// May be repeated, unless it is [`LogError::Corrupt`]: then what was read back is not what was written.
+    pub(crate) fn repair(&mut self) -> Result<(), LogError> {
+        debug_assert!(self.gathered.is_empty());
+        self.file.truncate(self.end).map_err(LogError::io(&self.path, "truncate"))?;
+        if !self.doubtful {
+            return Ok(());
+        }
+        let reader = File::open(&self.path).map_err(LogError::io(&self.path, "open"))?;
+        let mut buffer = Vec::new();
+        if self.synced_end < SEGMENT_HEADER_LEN as u64 {
+            buffer.resize(SEGMENT_HEADER_LEN, 0);
+            reader.read_exact_at(&mut buffer, 0).map_err(LogError::io(&self.path, "read back"))?;
+            SegmentStart::parse(&self.path, buffer.as_slice().try_into().expect("resized"))?;
+            write_all_at(self.file.as_mut(), &buffer, 0).map_err(LogError::io(&self.path, "write anew"))?;
+        }
+        for entry in self.blocks.entries.iter().filter(|entry| entry.offset >= self.synced_end) {
+            buffer.resize(entry.len as usize, 0);
+            reader.read_exact_at(&mut buffer, entry.offset).map_err(LogError::io(&self.path, "read back"))?;
+            let lost = |reason| LogError::corrupt(&self.path, entry.offset, entry.base_seq.checked_sub(1), reason);
+            let block = BlockInfo::parse(&buffer).map_err(lost)?;
+            if crc32c::crc32c(&buffer[BLOCK_HEADER_LEN..]) != block.stored_crc {
+                return Err(lost(Reason::CorruptCrc));
+            }
+            write_all_at(self.file.as_mut(), &buffer, entry.offset).map_err(LogError::io(&self.path, "write anew"))?;
+        }
+        self.doubtful = false;
+        self.unsynced = true;
+        Ok(())
+    }
+
+    /// Rolling hash over all records up to the last one in the file.
+    pub(crate) fn chain(&self) -> u64 {
+        self.blocks.last.as_ref().map_or(self.start.chain, |last| last.chain)
     }
 
     /// Length of the file so far, with what is gathered, in bytes.
@@ -535,6 +589,19 @@ impl SegmentReader {
         }
         self.loaded = true;
         Ok(())
+    }
+
+    /// Whether the file at `path` holds nothing but zeros, as one does whose first bytes never reached the medium.
+    pub(crate) fn is_blank(path: &Path) -> Result<bool, LogError> {
+        let mut file = File::open(path).map_err(LogError::io(path, "open"))?;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match file.read(&mut buffer).map_err(LogError::io(path, "read"))? {
+                0 => return Ok(true),
+                len if buffer[..len].iter().any(|byte| *byte != 0) => return Ok(false),
+                _ => {}
+            }
+        }
     }
 
     /// Opens segment `number` of a log, which is in the file named after it. Readers go from one to the next by number:

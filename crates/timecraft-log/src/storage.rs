@@ -17,6 +17,8 @@ const TMPFS: u64 = 0x0102_1994;
 pub trait SegmentFile: Send {
     /// Appends as much of `parts` as the system takes at once; returns the number of bytes.
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Writes as much of `bytes` as the system takes at once over what is at `offset`.
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// Cuts the file to `len` bytes; the next write goes there.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
     /// Waits until the file's content is on the medium.
@@ -40,12 +42,20 @@ impl DirectFile for File {
     }
 }
 
-/// A maker of segment files.
+/// Segment files, and the directory that they are in.
 pub trait Storage: Send {
     /// Creates the file at `path`, which must not exist.
     fn create(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>>;
     /// Opens the file at `path`, to append behind its first `len` bytes.
     fn open(&mut self, path: &Path, len: u64) -> io::Result<Box<dyn SegmentFile>>;
+    /// Removes the file at `path`.
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+    /// Makes the names in the directory at `path` durable.
+    fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
 }
 
 /// Files in directories.
@@ -67,6 +77,10 @@ impl Storage for DirStorage {
 impl SegmentFile for File {
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         io::Write::write_vectored(self, parts)
+    }
+
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::write_at(self, bytes, offset)
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
@@ -111,7 +125,18 @@ pub(crate) fn write_all(file: &mut dyn SegmentFile, parts: &[&[u8]]) -> io::Resu
 /// Parts that one write takes, on Linux.
 const IOV_MAX: usize = 1024;
 
-/// Makes the names in the directory at `path` durable.
-pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+/// Writes all of `bytes` over what is at `offset`, however many writes it takes.
+pub(crate) fn write_all_at(file: &mut dyn SegmentFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write_at(bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                offset += written as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

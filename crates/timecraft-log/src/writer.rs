@@ -2,15 +2,17 @@
 
 use crate::block::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, BlockEncoder, EncodedBlock};
 use crate::bulk::Bulk;
-use crate::config::{LogConfig, OnFull, Output};
+use crate::config::{Compression, LogConfig, OnFull, Output};
 use crate::dir::{self, Lock};
 use crate::error::LogError;
+use crate::fault::Faults;
 use crate::record::{DIGEST_LEN, DIGEST_OVER, KEEP_ALL, RecordView, digest_sent, pack_region};
 use crate::recovery::recover_locked;
 use crate::ring::{ConsumerWaker, ProducerStats, Ring, RingIdentity, RingReader, RingWriter};
-use crate::segment::{SegmentStart, SegmentWriter};
+use crate::segment::{SegmentStart, SegmentWriter, segment_name};
 use crate::storage::{DirStorage, Storage};
 use std::collections::VecDeque;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,6 +49,14 @@ pub struct LogStats {
     pub next_seq_written: u64,
     /// Sequence number behind the last record that survives a power cut.
     pub next_seq_synced: u64,
+    /// Times the guest waited for the medium before an output, and how long in all, in nanoseconds.
+    pub syncs: u64,
+    pub sync_waited_ns: u64,
+    /// Times writing failed and was tried again, how long it has not been possible in all, in nanoseconds, and the
+    /// system's number of the error while it lasts, else 0.
+    pub faults: u64,
+    pub faulted_ns: u64,
+    pub fault_errno: u64,
 }
 
 /// A log that was finished.
@@ -90,7 +100,10 @@ pub fn start_with_storage(
     let digest = config.output == Output::Digest;
     let identity = RingIdentity { process: config.process, epoch: config.epoch, digest };
     let ring = Ring::create(&ring_path, config.ring_bytes, &identity)?;
-    let (mut ring_writer, ring_reader) = ring.split(past.next_seq, cancel);
+    let (mut ring_writer, ring_reader) = ring.split(past.next_seq, Arc::clone(&cancel));
+    if config.sync_before_output {
+        ring_writer.sync_outputs();
+    }
     if digest {
         ring_writer.mark_kept(config.kept);
     }
@@ -108,16 +121,21 @@ pub fn start_with_storage(
         segment: None,
         bulk: Bulk::new(config.ring_bytes),
         shared: Arc::clone(&shared),
+        named: false,
     };
     let writer = Writer {
         ring: ring_reader,
         encoder: BlockEncoder::new(config.compression, config.block_bytes_max, past.next_seq, past.chain),
+        compression: config.compression,
+        block_bytes_max: config.block_bytes_max,
+        counted: 0,
         files,
         storage,
         digester: Digester::new(digest),
         flush_interval: config.flush_interval,
         fsync_interval: config.fsync_interval,
         on_full: config.on_full,
+        faults: Faults::new(config.wait_max, cancel),
         pending_since: None,
         unsynced_since: None,
         stored: VecDeque::new(),
@@ -144,7 +162,9 @@ pub(crate) struct Shared {
     bytes_stored: AtomicU64,
     records_discarded: AtomicU64,
     next_seq_written: AtomicU64,
-    next_seq_synced: AtomicU64,
+    pub faults: AtomicU64,
+    pub faulted_ns: AtomicU64,
+    pub fault_errno: AtomicU64,
     producer: Arc<ProducerStats>,
     failure: Mutex<Option<LogError>>,
 }
@@ -161,7 +181,9 @@ impl Shared {
             bytes_stored: AtomicU64::new(0),
             records_discarded: AtomicU64::new(0),
             next_seq_written: AtomicU64::new(next_seq),
-            next_seq_synced: AtomicU64::new(next_seq),
+            faults: AtomicU64::new(0),
+            faulted_ns: AtomicU64::new(0),
+            fault_errno: AtomicU64::new(0),
             producer,
             failure: Mutex::new(None),
         }
@@ -179,8 +201,17 @@ impl Shared {
             stalled_ns: get(&self.producer.stalled_ns),
             records_lost: get(&self.producer.records_lost) + get(&self.records_discarded),
             next_seq_written: get(&self.next_seq_written),
-            next_seq_synced: get(&self.next_seq_synced),
+            next_seq_synced: get(&self.producer.next_seq_synced),
+            syncs: get(&self.producer.syncs),
+            sync_waited_ns: get(&self.producer.sync_waited_ns),
+            faults: get(&self.faults),
+            faulted_ns: get(&self.faulted_ns),
+            fault_errno: get(&self.fault_errno),
         }
+    }
+
+    pub fn abandoned(&self) -> bool {
+        self.abandon.load(Ordering::SeqCst)
     }
 
     /// Sequentially consistent, as the flag of a sleeper is: one of the two is seen.
@@ -269,6 +300,8 @@ pub(crate) struct LogFiles {
     pub segment: Option<SegmentWriter>,
     pub bulk: Bulk,
     pub shared: Arc<Shared>,
+    /// The names of the directory and of the one that it is in are durable.
+    pub named: bool,
 }
 
 impl LogFiles {
@@ -299,6 +332,13 @@ impl LogFiles {
                 chain: self.chain,
             };
             self.segment = Some(SegmentWriter::create(storage, &self.dir, start)?);
+            if !self.named {
+                // The directory may be as new as the segment.
+                for above in self.dir.ancestors().skip(1).take(2).filter(|above| above.is_dir()) {
+                    storage.sync_dir(above).map_err(LogError::io(above, "sync"))?;
+                }
+                self.named = true;
+            }
             self.next_number += 1;
             self.shared.segments.fetch_add(1, Ordering::Relaxed);
         }
@@ -350,23 +390,38 @@ impl LogFiles {
         if let Some(segment) = &mut self.segment {
             segment.sync()?;
         }
-        self.note_synced();
         Ok(())
     }
 
     /// Seals the current segment, if there is one.
     pub fn seal(&mut self) -> Result<(), LogError> {
         self.flush()?;
-        if let Some(segment) = self.segment.take() {
+        if let Some(segment) = &mut self.segment {
             segment.seal()?;
+            self.chain = segment.chain();
+            self.segment = None;
         }
-        self.note_synced();
         Ok(())
     }
 
-    fn note_synced(&self) {
-        let written = self.shared.next_seq_written.load(Ordering::Relaxed);
-        self.shared.next_seq_synced.store(written, Ordering::Release);
+    /// Makes the files fit to go on after an error, behind the last record that is in them. May be repeated.
+    fn repair(&mut self, storage: &mut dyn Storage) -> Result<(), LogError> {
+        self.flush()?;
+        if let Some(segment) = &mut self.segment {
+            segment.repair()?;
+            self.chain = segment.chain();
+        } else {
+            let path = self.dir.join(segment_name(self.next_number));
+            match storage.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(LogError::io(&path, "remove")(error));
+                }
+                _ => {}
+            }
+        }
+        let stored = self.shared.bytes_stored.load(Ordering::Relaxed);
+        self.bytes_left = self.bytes_max.saturating_sub(stored);
+        Ok(())
     }
 }
 
@@ -409,15 +464,20 @@ impl Digester {
 struct Writer {
     ring: RingReader,
     encoder: BlockEncoder,
+    compression: Compression,
+    block_bytes_max: usize,
+    /// Position in the ring up to which records were counted.
+    counted: u64,
     files: LogFiles,
     storage: Box<dyn Storage>,
     digester: Digester,
     flush_interval: Duration,
     fsync_interval: Option<Duration>,
     on_full: OnFull,
+    faults: Faults,
     /// Since when records wait in a partial block.
     pending_since: Option<Instant>,
-    /// Since when blocks wait to be made durable.
+    /// Since when records that were taken from the ring wait to be made durable.
     unsynced_since: Option<Instant>,
     /// What blocks that were stored hold, and may not be in the file yet: sequence number and position in the ring
     /// behind their last record.
@@ -464,15 +524,14 @@ impl Writer {
             if self.shared.abandon.load(Ordering::Acquire) && !stop {
                 return Ok(());
             }
-            let drained = self.drain()?;
-            if drained > 0 {
-                self.ring.touch_ahead();
-            }
-            if drained == 0 && stop {
-                self.flush()?;
-                return self.files.seal();
-            }
-            self.flush_and_sync_if_due(drained)?;
+            let drained = match self.turn(stop) {
+                Ok(None) => return Ok(()),
+                Ok(Some(drained)) => drained,
+                Err(error) => {
+                    self.endure(error)?;
+                    continue;
+                }
+            };
             if drained == 0 {
                 self.ring.wait(self.sleep_max(sleep), || !self.shared.told_to_end());
                 sleep = (sleep * 2).min(SLEEP_IDLE);
@@ -482,14 +541,82 @@ impl Writer {
         }
     }
 
+    /// Takes what the ring has and writes what is due; returns how many records it took, `None` once all is sealed.
+    fn turn(&mut self, stop: bool) -> Result<Option<usize>, LogError> {
+        let retried = self.faults.is_on();
+        if retried {
+            self.repair()?;
+        }
+        let drained = self.drain()?;
+        if drained > 0 {
+            self.ring.touch_ahead();
+        }
+        if drained == 0 && stop {
+            self.flush()?;
+            self.files.seal()?;
+            self.note_synced();
+        } else if retried {
+            self.flush()?;
+            self.sync()?;
+        } else {
+            self.flush_and_sync_if_due(drained)?;
+        }
+        let is_over = drained == 0 && stop;
+        // A guest that has ended needs no sign that the fault is over, but its last block and its index do count.
+        if retried && (is_over || !stop) {
+            self.faults.end(&self.shared);
+            self.ring.show_fault(0);
+        }
+        Ok((!is_over).then_some(drained))
+    }
+
+    /// Waits before writing is tried again, where that is wanted and may help.
+    fn endure(&mut self, error: LogError) -> Result<(), LogError> {
+        if self.on_full != OnFull::Wait || !error.may_pass() {
+            return Err(error);
+        }
+        self.ring.show_fault(error.errno());
+        self.faults.wait(error, &self.shared)
+    }
+
+    /// Goes back to behind the last record that is in a file.
+    fn repair(&mut self) -> Result<(), LogError> {
+        self.files.repair(self.storage.as_mut())?;
+        self.release_written();
+        self.ring.rewind();
+        let next_seq = self.shared.next_seq_written.load(Ordering::Relaxed);
+        self.encoder = BlockEncoder::new(self.compression, self.block_bytes_max, next_seq, self.files.chain);
+        self.stored.clear();
+        self.pending_since = None;
+        Ok(())
+    }
+
+    /// Makes all blocks that are written durable.
+    fn sync(&mut self) -> Result<(), LogError> {
+        self.files.sync()?;
+        self.unsynced_since = None;
+        self.note_synced();
+        Ok(())
+    }
+
+    fn note_synced(&self) {
+        self.ring.note_synced(self.shared.next_seq_written.load(Ordering::Relaxed));
+    }
+
     /// Sleep until something is due, at most `idle`.
     fn sleep_max(&self, idle: Duration) -> Duration {
         let until = |since: Option<Instant>, interval: Duration| {
             since.map_or(idle, |since| interval.saturating_sub(since.elapsed()))
         };
         let flush = until(self.pending_since, self.flush_interval);
-        let sync = until(self.unsynced_since, self.fsync_interval.unwrap_or(idle));
+        let sync = until(self.unsynced_since, self.sync_after().unwrap_or(idle));
         idle.min(flush).min(sync)
+    }
+
+    /// How long records may wait to be made durable after they were taken from the ring, where they have waited while
+    /// this thread slept.
+    fn sync_after(&self) -> Option<Duration> {
+        self.fsync_interval.map(|interval| interval.saturating_sub(SLEEP_IDLE))
     }
 
     /// Takes records from the ring, a batch at most; returns how many.
@@ -507,7 +634,14 @@ impl Writer {
         let (before, backlog) = (self.ring.position(), self.ring.backlog());
         let Some(record) = self.ring.next() else { return Ok(false) };
         let seq = record.seq();
-        self.shared.bytes_raw.fetch_add(record.ring_bytes() as u64, Ordering::Relaxed);
+        if before >= self.counted {
+            self.counted = before + record.ring_bytes() as u64;
+            self.shared.bytes_raw.fetch_add(record.ring_bytes() as u64, Ordering::Relaxed);
+        }
+        if seq < self.encoder.next_seq() {
+            return Ok(true); // in a file already: this is the second time
+        }
+        self.unsynced_since.get_or_insert_with(Instant::now);
         let record = self.digester.apply(record);
         let alone = self.encoder.is_oversize(&record);
         let mut stored_to = None;
@@ -544,14 +678,11 @@ impl Writer {
         self.files.poll()?;
         self.release_written();
         let starved = drained == 0 && self.ring.producer_waits();
-        if starved || due(self.pending_since, self.flush_interval) {
+        let sync = self.ring.wants_sync() || self.sync_after().is_some_and(|after| due(self.unsynced_since, after));
+        if sync || starved || due(self.pending_since, self.flush_interval) {
             self.flush()?;
         }
-        if self.fsync_interval.is_some_and(|interval| due(self.unsynced_since, interval)) {
-            self.files.sync()?;
-            self.unsynced_since = None;
-        }
-        Ok(())
+        if sync { self.sync() } else { Ok(()) }
     }
 
     /// Stores the block in progress, if any, and has all that is stored written.
@@ -588,7 +719,6 @@ impl Writer {
         }
         if let Some(position) = position {
             self.ring.release(position);
-            self.unsynced_since.get_or_insert_with(Instant::now);
         }
         if self.stored.is_empty() && self.encoder.is_empty() {
             self.pending_since = None;

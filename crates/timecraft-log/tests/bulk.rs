@@ -115,6 +115,10 @@ impl SegmentFile for BulkFile {
         self.inner.write_vectored(&[IoSlice::new(&first[..len])])
     }
 
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.inner.write_at(bytes, offset)
+    }
+
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.inner.truncate(len)
     }

@@ -360,6 +360,10 @@ impl SegmentFile for FaultyFile {
         file.write_vectored(&[IoSlice::new(&first[..len])])
     }
 
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.write_at(bytes, offset)
+    }
+
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.0.truncate(len)
     }
@@ -501,6 +505,10 @@ impl SegmentFile for GatedFile {
         // A gate that is gone is open.
         let _ = self.1.lock().unwrap().recv();
         self.0.write_vectored(parts)
+    }
+
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.write_at(bytes, offset)
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {

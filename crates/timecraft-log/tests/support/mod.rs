@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod disk;
+
 use proptest::prelude::*;
 use std::io::{BufRead as _, BufReader};
 use std::iter;

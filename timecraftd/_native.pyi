@@ -86,7 +86,8 @@ class Outcome:
     @property
     def stats(self) -> dict[str, int]:
         """Counters, units in the names: load_ns, compile_ns, instantiate_ns, run_ns, cpu_ns, calls, records,
-        log_bytes_raw, log_bytes_stored, ring_stalls, ring_stalled_ns, records_lost, memory_bytes_peak."""
+        log_bytes_raw, log_bytes_stored, ring_stalls, ring_stalled_ns, records_lost, log_syncs, log_sync_waited_ns,
+        log_faults, log_faulted_ns, log_fault_errno (0: the log can be written), memory_bytes_peak."""
     @property
     def artifact(self) -> Literal["cached", "compiled", "recompiled"]:
         """Where machine code came from; `recompiled`: the cached artifact was damaged."""

@@ -39,7 +39,15 @@ class RecordConfig:
 
     compression: str = "lz4"
     output: str = "inline"
-    on_full: str = "stop"
+    on_full: str = "wait"
+    """What happens when the log can't be written: the guest waits (`wait`), is stopped (`stop`), or, for want of room,
+    runs on unrecorded (`continue`)."""
+    wait_s_max: float | None = None
+    """How long `wait` waits before it stops the guest; none: as long as it takes."""
+    durability: str = "flush"
+    """`flush`: a power cut loses at most what happened within `flush_s`; `sync`: besides, nothing that came before an
+    output is ever lost, and each output waits for the disk."""
+    flush_s: float = 0.1
     ring_bytes: int = 8 * MIB
     block_bytes_max: int = 64 << 10
     segment_bytes_max: int = 64 * MIB
@@ -202,7 +210,8 @@ class Config:
 CHOICES = {
     "record.compression": ("lz4", "none"),
     "record.output": ("inline", "digest"),
-    "record.on_full": ("stop", "continue"),
+    "record.on_full": ("wait", "stop", "continue"),
+    "record.durability": ("flush", "sync"),
     "remote.addressing": ("auto", "path", "virtual"),
     "remote.when_full": ("wait", "continue"),
     "node.confine": ("on", "off"),
@@ -236,6 +245,8 @@ ABOVE_ZERO = (
     "limits.wall_s_max",
     "limits.log_bytes_per_s_max",
     "record.log_bytes_max",
+    "record.wait_s_max",
+    "record.flush_s",
     "remote.seal_age_s",
     "remote.request_s_max",
     "network.connect_s_max",

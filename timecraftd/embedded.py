@@ -24,7 +24,16 @@ from timecraftd.engine.request import (
     encode_config,
 )
 from timecraftd.engine.runtime import Engine
-from timecraftd.engine.spec import LimitSpec, LogSpec, ModuleSpec, MountSpec, ReplaySpec, ResumeSpec, RunSpec
+from timecraftd.engine.spec import (
+    LimitSpec,
+    LogSpec,
+    ModuleSpec,
+    MountSpec,
+    OnFull,
+    ReplaySpec,
+    ResumeSpec,
+    RunSpec,
+)
 from timecraftd.errors import (
     LogError,
     ModuleError,
@@ -62,6 +71,7 @@ if TYPE_CHECKING:
     from timecraftd.recorder.logs import LogInfo
 
 MODULE_BYTES_MAX = 1 << 30
+ON_FULL: dict[str, OnFull] = {"wait": "wait", "stop": "stop", "continue": "continue"}
 LOG_BEGIN_S = 2.0
 LOG_POLL_S = 0.02
 
@@ -709,8 +719,11 @@ class Runtime:
             segment_bytes_max=record.segment_bytes_max,
             compression="none" if request.compression == "none" else "lz4",
             output="digest" if request.output == "digest" else "inline",
-            on_full="continue" if request.on_full == "continue" else "stop",
+            on_full=ON_FULL[request.on_full],
+            wait_ns_max=None if record.wait_s_max is None else round(record.wait_s_max * 1e9),
             log_bytes_max=request.log_bytes_max,
+            durability="sync" if request.durability == "sync" else "flush",
+            flush_ns=round(record.flush_s * 1e9),
         )
 
 

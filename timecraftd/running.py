@@ -75,13 +75,15 @@ class Running:
         if network is not None:
             network.began()
 
-    def wait(self) -> Outcome:
-        """Waits for the end and writes it down; raises what `finish` raises."""
+    def wait(self, look: Callable[[], None] | None = None) -> Outcome:
+        """Waits for the end and writes it down; raises what `finish` raises. Calls `look` while it lasts."""
         outcome = None
         try:
             while outcome is None:
-                outcome = self.guest.wait(None if self._network is None else NETWORK_STATE_S)
+                outcome = self.guest.wait(None if self._network is None and look is None else NETWORK_STATE_S)
                 self.write_network_state()
+                if look is not None and outcome is None:
+                    look()
         except BaseException:
             self._leave_network()
             raise

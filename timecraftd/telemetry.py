@@ -121,6 +121,10 @@ TOTALS = {
     "ring_stalls": ("log_ring_stalls", "Times that a guest waited because its ring was full.", 1),
     "ring_stalled_ns": ("log_ring_stalled_seconds", "Time that guests waited for room in their rings.", 1e9),
     "records_lost": ("log_records_lost", "Records that a log couldn't take (record.on_full = continue).", 1),
+    "log_syncs": ("log_syncs", "Times that a guest waited for the disk before an output.", 1),
+    "log_sync_waited_ns": ("log_sync_waited_seconds", "Time that guests waited for the disk before outputs.", 1e9),
+    "log_faults": ("log_faults", "Times that a log couldn't be written and it was tried again.", 1),
+    "log_faulted_ns": ("log_faulted_seconds", "Time that logs could not be written.", 1e9),
     "restarts": ("process_restarts", "Processes restarted or resumed by policy.", 1),
     "workers_lost": ("workers_lost", "Workers that ended with guests in them, or were ended for not answering.", 1),
 }

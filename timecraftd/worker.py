@@ -53,6 +53,7 @@ BACKTRACE_FRAMES_MAX = 64
 MESSAGE_CHARS_MAX = 8192
 COUNTERS = (
     "cpu_ns", "calls", "records", "log_bytes_raw", "log_bytes_stored", "ring_stalls", "ring_stalled_ns", "records_lost",
+    "log_syncs", "log_sync_waited_ns", "log_faults", "log_faulted_ns",
 )  # fmt: skip
 """Of the engine's, those that are added up."""
 

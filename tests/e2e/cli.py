@@ -64,14 +64,16 @@ class Done:
 class Cli:
     """Starts `timecraft` with one state directory."""
 
-    def __init__(self, home: Path, *, shared_artifacts: bool = True) -> None:
+    def __init__(self, home: Path, *, shared_artifacts: bool = True, through: tuple[str | Path, ...] = ()) -> None:
+        """`through` is a command that starts others, such as nsenter."""
         self.home = home
+        self._command = (*through, COMMAND)
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("TIMECRAFT_")}
         self.environment["TIMECRAFT_HOME"] = str(home)
         self._started: list[subprocess.Popen[bytes]] = []
         self._detached: list[str] = []
         if shared_artifacts:
-            home.mkdir()
+            home.mkdir(exist_ok=True)
             (home / "artifacts").symlink_to(artifacts_folder())
 
     def __call__(
@@ -80,7 +82,7 @@ class Cli:
         """Runs a command to its end; its exit code must be `code`, if that isn't None."""
         environment = self.environment | env
         done = subprocess.run(
-            [COMMAND, *args], input=stdin, capture_output=True, timeout=TIMEOUT_S, env=environment, cwd=cwd
+            [*self._command, *args], input=stdin, capture_output=True, timeout=TIMEOUT_S, env=environment, cwd=cwd
         )
         ended = Done(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
         assert "Traceback" not in ended.stderr, ended.stderr
@@ -92,7 +94,7 @@ class Cli:
     def start(self, *args: str | Path, **options: Any) -> subprocess.Popen[bytes]:
         """Starts a command; unless said otherwise, with pipes for its streams, and no standard input."""
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self._started.append(subprocess.Popen([COMMAND, *args], env=self.environment, **streams | options))
+        self._started.append(subprocess.Popen([*self._command, *args], env=self.environment, **streams | options))
         return self._started[-1]
 
     def detach(self, *args: str | Path) -> str:

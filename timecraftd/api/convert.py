@@ -170,6 +170,7 @@ def run_request(spec: process_pb2.ProcessSpec, module_name: str, config: Config)
         "compression": recording.compression or record.compression,
         "output": recording.output or record.output,
         "on_full": recording.on_full or record.on_full,
+        "durability": recording.durability or record.durability,
     }
     block_bytes_max = recording.block_bytes_max or record.block_bytes_max
     for name, value in chosen.items():

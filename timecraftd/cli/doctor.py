@@ -66,6 +66,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         ("state directory", check_state),
         ("trees", check_trees),
         ("free space", check_space),
+        ("logs", check_logs),
         ("kernel", check_kernel),
         ("openat2", check_openat2),
         ("shared memory", check_shared_memory),
@@ -129,6 +130,19 @@ def check_space(context: Context) -> tuple[Level, str]:
     stat = os.statvfs(context.runtime.registry.home.path)
     free = stat.f_bavail * stat.f_frsize
     return ("ok" if free >= SPACE_BYTES_MIN else "warn"), f"{format_size(free)} free"
+
+
+def check_logs(context: Context) -> tuple[Level, str]:
+    """Whether the logs of running processes can be written."""
+    from timecraftd.recorder.ring import ring_fault
+
+    home, running = context.runtime.registry.home, context.runtime.processes(running_only=True)
+    faults = {process.id: ring_fault(home.log_dir(process.id)) for process in running}
+    waiting = [f"process {process}: {os.strerror(error)}" for process, error in faults.items() if error]
+    if waiting:
+        more = f" and {len(waiting) - 3} more" if len(waiting) > 3 else ""
+        return "fail", f"can't be written, so that guests wait: {'; '.join(waiting[:3])}{more}"
+    return "ok", f"{len(running)} are being written"
 
 
 def check_kernel(_context: Context) -> tuple[Level, str]:

@@ -144,7 +144,10 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--record-batch-size", metavar="SIZE", type=positive_size, help="bytes of records per block")
     group.add_argument("--record-compression", metavar="NAME", help="lz4 or none")
     group.add_argument("--record-output", metavar="HOW", help="inline, or digest: keep only hashes of what was written")
-    group.add_argument("--on-log-full", metavar="WHAT", help="stop, or continue without recording")
+    group.add_argument(
+        "--record-durability", metavar="HOW", help="flush, or sync: before each output, the log is on the disk"
+    )
+    group.add_argument("--on-log-full", metavar="WHAT", help="wait, stop, or continue without recording")
     group.add_argument(
         "--log-max", metavar="SIZE", type=positive_size, help="bound of the log; --on-log-full says what then"
     )
@@ -229,12 +232,14 @@ def build_request(args: argparse.Namespace, config: Config, *, is_local: bool = 
         "compression": args.record_compression or record.compression,
         "output": args.record_output or record.output,
         "on_full": args.on_log_full or record.on_full,
+        "durability": args.record_durability or record.durability,
     }
     block_bytes_max = args.record_batch_size or record.block_bytes_max
     for key, flag, value in (
         ("record.compression", "--record-compression", chosen["compression"]),
         ("record.output", "--record-output", chosen["output"]),
         ("record.on_full", "--on-log-full", chosen["on_full"]),
+        ("record.durability", "--record-durability", chosen["durability"]),
         ("record.block_bytes_max", "--record-batch-size", block_bytes_max),
     ):
         check_given(key, value, flag)

@@ -52,6 +52,7 @@ def process_spec(asked: Run, module: str, *, is_local: bool) -> process_pb2.Proc
             compression=flags.record_compression or "",
             output=flags.record_output or "",
             on_full=flags.on_log_full or "",
+            durability=flags.record_durability or "",
             block_bytes_max=flags.record_batch_size or 0,
             log_bytes_max=flags.log_max or 0,
         ),

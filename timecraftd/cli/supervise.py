@@ -154,11 +154,32 @@ def attend(context: Context, running: Running, interrupts: Interrupts) -> Outcom
     kill_file = context.runtime.kill_file(running.process)
     interrupts.attach(running.guest, kill_file, running.guest.interrupt if running.interruptible else None)
     try:
-        outcome = running.wait()
+        outcome = running.wait(LogFaults(context, running).look)
     finally:
         interrupts.detach()
     tell_run_end(context, running.process, outcome, lambda: context.target.short_id(running.process.id))
     return outcome
+
+
+class LogFaults:
+    """Tells, on standard error, when a guest's log can't be written, and when it can again."""
+
+    def __init__(self, context: Context, running: Running) -> None:
+        self._context = context
+        self._running = running
+        self._errno = 0
+
+    def look(self) -> None:
+        """Tells what has changed since the last look."""
+        errno = self._running.guest.stats()["log_fault_errno"]
+        if errno == self._errno:
+            return
+        self._errno = errno
+        name = self._running.process.module_name
+        if errno:
+            self._context.complain(f"{name}: its log can't be written ({os.strerror(errno)}); it is tried again")
+        else:
+            tell(f"timecraft: {name}: its log can be written again")
 
 
 def tell_run_end(context: Context, process: ProcessRecord, outcome: HowARunEnded, short_id: Callable[[], str]) -> None:
@@ -168,7 +189,10 @@ def tell_run_end(context: Context, process: ProcessRecord, outcome: HowARunEnded
     if outcome.kind == "killed" and process.recorded:
         tell(f"replay it with: timecraft replay {short_id()}")
     stalled_ns = outcome.stats.get("ring_stalled_ns", 0)
-    if stalled_ns >= max(STALLED_NS_MIN, outcome.stats.get("run_ns", 0) // STALLED_PART):
+    faulted_ns = outcome.stats.get("log_faulted_ns", 0)
+    if faulted_ns >= STALLED_NS_MIN:
+        context.complain(f"{name}: for {format_duration(faulted_ns)} its log could not be written")
+    elif stalled_ns >= max(STALLED_NS_MIN, outcome.stats.get("run_ns", 0) // STALLED_PART):
         context.complain(
             f"{name}: the guest waited {format_duration(stalled_ns)} for room in its ring; a larger record.ring_bytes "
             "or a faster disk helps"

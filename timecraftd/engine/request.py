@@ -53,7 +53,8 @@ class RunRequest:
     recorded: bool = True
     compression: str = "lz4"
     output: str = "inline"
-    on_full: str = "stop"
+    on_full: str = "wait"
+    durability: str = "flush"
     block_bytes_max: int = 64 << 10
     log_bytes_max: int | None = None
     chaos_ratio: float = 0.0
@@ -96,6 +97,7 @@ def encode_config(request: RunRequest) -> bytes:
                 "compression": request.compression,
                 "output": request.output,
                 "on_full": request.on_full,
+                "durability": request.durability,
                 "block_bytes_max": request.block_bytes_max,
                 "log_bytes_max": request.log_bytes_max,
             },
@@ -132,6 +134,7 @@ def decode_config(data: bytes) -> RunRequest:
             compression=value["record"]["compression"],
             output=value["record"]["output"],
             on_full=value["record"]["on_full"],
+            durability=value["record"].get("durability", "flush"),
             block_bytes_max=value["record"]["block_bytes_max"],
             log_bytes_max=value["record"]["log_bytes_max"],
             chaos_ratio=value["chaos"]["ratio"],

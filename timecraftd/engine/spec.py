@@ -13,6 +13,7 @@ MIB = 1 << 20
 
 Nans = Literal["canonical", "native"]
 Sockets = Literal["none", "auto", "v1", "v2", "path"]
+OnFull = Literal["wait", "stop", "continue"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,14 @@ class LogSpec:
     segment_bytes_max: int = 64 * MIB
     compression: Literal["none", "lz4"] = "lz4"
     output: Literal["inline", "digest"] = "inline"
-    on_full: Literal["stop", "continue"] = "stop"
+    on_full: OnFull = "stop"
+    wait_ns_max: int | None = None
+    """How long `wait` waits for the disk; None: as long as it takes."""
     log_bytes_max: int | None = None
+    durability: Literal["flush", "sync"] = "flush"
+    """`sync`: all that came before an output of the guest is on the disk before the output is made."""
+    flush_ns: int = 100_000_000
+    """What happened longer ago than this is on the disk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ import os
 
 RING_HEADROOM = 4
 """A tmpfs takes a ring if it has this many times its size free."""
+FAULT_AT = 272
+"""Where a ring tells of its writer's troubles: docs/log-format.md, section 9."""
 SHM = "/dev/shm"  # noqa: S108 - the ring's directory below it is checked to be the user's own
 
 
@@ -26,6 +28,16 @@ def shared_ring_path(process_id: str, ring_bytes: int, shm: str = SHM) -> str | 
     except OSError:
         return None
     return os.path.join(directory, f"{process_id}.ring")
+
+
+def ring_fault(log_dir: str) -> int:
+    """Number of the error because of which a live process's log isn't written just now; 0 if there is none."""
+    try:
+        with open(os.path.join(log_dir, "ring"), "rb") as pointer, open(pointer.read(4096), "rb") as ring:
+            ring.seek(FAULT_AT)
+            return int.from_bytes(ring.read(4), "little")
+    except OSError:
+        return 0  # it ends, or has just begun
 
 
 def is_tmpfs(path: str) -> bool:

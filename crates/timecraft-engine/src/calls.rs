@@ -3,6 +3,8 @@
 //! One table drives everything that must know every call: linking (wasm signatures), tracing (how arguments print),
 //! and the tests that push each call through host, record, codec, replay and chaos.
 
+use crate::abi::oflags;
+
 /// How one parameter is passed and printed. A kind takes one wasm argument unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -243,6 +245,51 @@ impl Call {
     }
 }
 
+impl Call {
+    /// Whether a call can have an effect that others see: data that leave, files and names that change, connections
+    /// that begin or end. What a descriptor stands for is not known here.
+    ///
+    /// The end of a process is none of these: it is told once the log is closed.
+    #[inline]
+    pub fn is_output(self, args: &[u64]) -> bool {
+        const CREATES_OR_TRUNCATES: u64 = (oflags::CREAT | oflags::TRUNC) as u64;
+        const OUTPUTS: u64 = bits(&[
+            Call::FdAllocate,
+            Call::FdClose,
+            Call::FdFilestatSetSize,
+            Call::FdFilestatSetTimes,
+            Call::FdPwrite,
+            Call::FdRenumber,
+            Call::FdWrite,
+            Call::PathCreateDirectory,
+            Call::PathFilestatSetTimes,
+            Call::PathLink,
+            Call::PathRemoveDirectory,
+            Call::PathRename,
+            Call::PathSymlink,
+            Call::PathUnlinkFile,
+            Call::SockConnect,
+            Call::SockGetaddrinfo,
+            Call::SockListen,
+            Call::SockSend,
+            Call::SockSendTo,
+            Call::SockShutdown,
+        ]);
+        let opens = self == Call::PathOpen && args.get(4).is_some_and(|flags| flags & CREATES_OR_TRUNCATES != 0);
+        OUTPUTS >> (self as u16) & 1 != 0 || opens
+    }
+}
+
+/// A set of calls; all ids are below 64.
+const fn bits(calls: &[Call]) -> u64 {
+    let (mut set, mut at) = (0, 0);
+    while at < calls.len() {
+        set |= 1 << (calls[at] as u16);
+        at += 1;
+    }
+    set
+}
+
 /// How many of the first regions that a call reads from guest memory are no data, for
 /// [`LogConfig::kept`](timecraft_log::LogConfig::kept): the host reads data last.
 pub fn kept(id: u16) -> u8 {
@@ -330,6 +377,21 @@ mod tests {
             let expected = if sends { 2 * addresses } else { timecraft_log::KEEP_ALL };
             assert_eq!(kept(spec.call as u16), expected, "{}", spec.name);
         }
+    }
+
+    #[test]
+    fn what_hands_out_data_or_changes_a_name_is_an_output() {
+        for spec in CALLS {
+            let sends = spec.params.iter().any(|param| param.kind == Kind::IovecsOut);
+            let changes = ["create", "remove", "rename", "unlink", "link", "symlink", "_set_size", "_set_times"];
+            let is_output =
+                sends || changes.iter().any(|word| spec.name.contains(word) && spec.name != "path_readlink");
+            assert!(!is_output || spec.call.is_output(&[0; 9]), "{}", spec.name);
+            assert!(!spec.name.contains("_get") || spec.name == "sock_getaddrinfo" || !spec.call.is_output(&[0; 9]));
+        }
+        assert!(CALLS.len() <= 64 && !Call::FdRead.is_output(&[0; 4]));
+        let open = |flags| Call::PathOpen.is_output(&[3, 0, 0, 0, flags, 0, 0, 0, 0]);
+        assert!(!open(0) && !open(u64::from(oflags::EXCL)) && open(u64::from(oflags::CREAT | oflags::TRUNC)));
     }
 
     #[test]

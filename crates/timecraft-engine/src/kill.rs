@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -23,6 +23,8 @@ pub struct KillSwitch {
     reason: Mutex<Option<Kill>>,
     ended: OwnedFd,
     woken: OwnedFd,
+    /// Set with `requested`, for those who know of no switch.
+    cancelled: Arc<AtomicBool>,
 }
 
 /// There is no interrupt.
@@ -45,7 +47,13 @@ impl KillSwitch {
             reason: Mutex::new(None),
             ended: event()?,
             woken: event()?,
+            cancelled: Arc::default(),
         })
+    }
+
+    /// A flag that is set once the guest's end is asked for.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancelled)
     }
 
     /// Asks for the guest's end. The first reason stands.
@@ -53,6 +61,7 @@ impl KillSwitch {
         let mut slot = self.lock();
         slot.get_or_insert(reason);
         self.requested.store(true, Ordering::Release);
+        self.cancelled.store(true, Ordering::Release);
         raise(&self.ended);
         raise(&self.woken);
     }

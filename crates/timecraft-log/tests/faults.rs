@@ -96,10 +96,11 @@ fn each_operation_may_fail_and_nothing_is_lost() {
 
 #[test]
 fn a_power_cut_leaves_a_prefix_with_all_that_was_told_to_be_safe() {
-    for sync_before_output in [true, false] {
+    let eagerly = Some(Duration::ZERO);
+    for (sync_before_output, fsync_interval) in [(true, eagerly), (false, eagerly), (false, None)] {
         let dir = scratch();
         let disk = Disk::default();
-        let config = LogConfig { sync_before_output, segment_bytes_max: 20 << 10, ..eager(dir.path()) };
+        let config = LogConfig { sync_before_output, fsync_interval, segment_bytes_max: 20 << 10, ..eager(dir.path()) };
         write(config, &disk);
         let journal = disk.journal();
         for operations in 0..=journal.len() {

@@ -3,6 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use timecraft_engine::calls::SocketAbi;
@@ -60,7 +61,10 @@ struct LogSpec {
     compression: String,
     output: String,
     on_full: String,
+    wait_ns_max: Option<u64>,
     log_bytes_max: Option<u64>,
+    durability: String,
+    flush_ns: u64,
 }
 
 #[derive(FromPyObject)]
@@ -174,8 +178,16 @@ fn log(spec: LogSpec, limits: &LimitSpec) -> PyResult<LogOptions> {
     };
     config.on_full = match spec.on_full.as_str() {
         "stop" => OnFull::Stop,
+        "wait" => OnFull::Wait,
         "continue" => OnFull::Continue,
         other => return Err(error::argument(format!("unknown policy {other:?}"))),
+    };
+    config.wait_max = spec.wait_ns_max.map(Duration::from_nanos);
+    config.fsync_interval = Some(Duration::from_nanos(spec.flush_ns));
+    config.sync_before_output = match spec.durability.as_str() {
+        "flush" => false,
+        "sync" => true,
+        other => return Err(error::argument(format!("unknown durability {other:?}"))),
     };
     Ok(LogOptions { config, manifest: spec.manifest, bytes_per_s_max: limits.log_bytes_per_s })
 }

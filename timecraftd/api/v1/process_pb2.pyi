@@ -160,20 +160,22 @@ class Network(_message.Message):
     def __init__(self, rules: _Optional[_Iterable[str]] = ..., publish: _Optional[_Iterable[str]] = ..., listen: _Optional[_Iterable[str]] = ..., dial: _Optional[_Iterable[str]] = ..., ca_file: _Optional[str] = ...) -> None: ...
 
 class Recording(_message.Message):
-    __slots__ = ("off", "compression", "output", "on_full", "block_bytes_max", "log_bytes_max")
+    __slots__ = ("off", "compression", "output", "on_full", "block_bytes_max", "log_bytes_max", "durability")
     OFF_FIELD_NUMBER: _ClassVar[int]
     COMPRESSION_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     ON_FULL_FIELD_NUMBER: _ClassVar[int]
     BLOCK_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
     LOG_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     off: bool
     compression: str
     output: str
     on_full: str
     block_bytes_max: int
     log_bytes_max: int
-    def __init__(self, off: _Optional[bool] = ..., compression: _Optional[str] = ..., output: _Optional[str] = ..., on_full: _Optional[str] = ..., block_bytes_max: _Optional[int] = ..., log_bytes_max: _Optional[int] = ...) -> None: ...
+    durability: str
+    def __init__(self, off: _Optional[bool] = ..., compression: _Optional[str] = ..., output: _Optional[str] = ..., on_full: _Optional[str] = ..., block_bytes_max: _Optional[int] = ..., log_bytes_max: _Optional[int] = ..., durability: _Optional[str] = ...) -> None: ...
 
 class ProcessSpec(_message.Message):
     __slots__ = ("module", "module_name", "name", "args", "env", "mounts", "function", "nans", "sockets", "limits", "network", "recording", "chaos_ratio", "chaos_seed", "restart", "isolated", "interruptible")

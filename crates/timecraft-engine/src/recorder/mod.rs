@@ -57,6 +57,9 @@ impl<S: System, W: Sink> Recorder<S, W> {
 
 impl<S: System, W: Sink> System for Recorder<S, W> {
     fn call(&mut self, call: Call, args: &[u64], memory: &mut Memory<'_>) -> Result<Errno, Halt> {
+        if call.is_output(args) {
+            self.sink.before_output().map_err(|error| Halt::Log(error.0))?;
+        }
         let outcome = self.inner.call(call, args, memory);
         let errno = match outcome {
             Ok(errno) => errno,
@@ -289,6 +292,48 @@ mod tests {
         assert_eq!(recorder.sink_mut().records[0].args, [3]);
         recorder.end(&End::Exit(3)).unwrap();
         assert_eq!(End::of(&&recorder.sink_mut().records[1]), Some(End::Exit(3)));
+    }
+
+    /// A sink that knows how much of it is safe, and calls that must find all of it so.
+    #[derive(Default)]
+    struct SafeSink(MemorySink, Arc<AtomicU64>);
+
+    impl Sink for SafeSink {
+        fn append<'m>(
+            &mut self,
+            head: &Head,
+            args: &[u64],
+            written: impl Iterator<Item = (u32, &'m [u8])> + Clone,
+            sent: impl Iterator<Item = (u32, &'m [u8])> + Clone,
+        ) -> Result<u64, SinkError> {
+            self.0.append(head, args, written, sent)
+        }
+
+        fn before_output(&mut self) -> Result<(), SinkError> {
+            self.1.store(self.0.records.len() as u64, Relaxed);
+            Ok(())
+        }
+    }
+
+    struct Outputs(Arc<AtomicU64>, u64);
+
+    impl System for Outputs {
+        fn call(&mut self, call: Call, args: &[u64], _memory: &mut Memory<'_>) -> Result<Errno, Halt> {
+            let is_safe = self.0.load(Relaxed) == self.1;
+            assert_eq!(call.is_output(args), is_safe, "{}", call.name());
+            self.1 += 1;
+            Ok(Errno::Success)
+        }
+    }
+
+    #[test]
+    fn an_output_is_made_once_all_that_came_before_is_safe() {
+        let safe = Arc::new(AtomicU64::new(u64::MAX));
+        let sink = SafeSink(MemorySink::default(), Arc::clone(&safe));
+        let mut recorder = Recorder::new(Outputs(safe, 0), sink, Arc::new(TestClock::default()), 0);
+        for call in [Call::FdWrite, Call::FdRead, Call::SockSend, Call::RandomGet, Call::PathRename, Call::FdClose] {
+            recorder.call(call, &[0; 6], &mut Memory::new(&mut [0u8; 64], &mut Notes::default())).unwrap();
+        }
     }
 
     #[test]

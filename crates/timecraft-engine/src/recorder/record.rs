@@ -67,6 +67,15 @@ pub trait Sink: Send {
         written: impl Iterator<Item = (u32, &'m [u8])> + Clone,
         sent: impl Iterator<Item = (u32, &'m [u8])> + Clone,
     ) -> Result<u64, SinkError>;
+
+    /// Comes before each call that others can see an effect of. A sink that promises that nothing which led to an
+    /// output is ever lost returns once all that was appended is safe.
+    ///
+    /// # Errors
+    /// As for `append`; the call isn't made then.
+    fn before_output(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
 }
 
 /// Where records come from, in order.
@@ -197,6 +206,11 @@ impl Sink for RingWriter {
         sent: impl Iterator<Item = (u32, &'m [u8])> + Clone,
     ) -> Result<u64, SinkError> {
         self.append(head, args, written, sent).map_err(|error| SinkError(error.to_string()))
+    }
+
+    #[inline]
+    fn before_output(&mut self) -> Result<(), SinkError> {
+        self.sync_before_output().map_err(|error| SinkError(error.to_string()))
     }
 }
 

@@ -4,7 +4,6 @@ use std::convert::identity;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use timecraft_log::{LogConfig, RingWriter};
 
@@ -66,7 +65,7 @@ pub fn run(config: RunConfig) -> Result<Session, SessionError> {
         };
     };
     let bytes_per_s_max = options.bytes_per_s_max;
-    let ring = open_log(options, &shared, &*clock, 0)?;
+    let ring = open_log(options, &shared, &*clock, 0, &kill)?;
     let zero_ns = clock.monotonic_ns();
     match (config.chaos, config.trace, bytes_per_s_max) {
         (None, None, None) => {
@@ -142,10 +141,11 @@ pub(super) fn open_log(
     shared: &Shared,
     clock: &dyn Clock,
     time_ns: u64,
+    kill: &KillSwitch,
 ) -> Result<RingWriter, SessionError> {
     let epoch = u64::from(options.config.epoch);
     let config = LogConfig { kept, ..options.config };
-    let (mut ring, handle) = timecraft_log::start(config, Arc::new(AtomicBool::new(false)))?;
+    let (mut ring, handle) = timecraft_log::start(config, kill.flag())?;
     let wall_ns = clock.realtime_ns().saturating_sub(time_ns);
     let head = Head { call: CALL_START, errno: 0, time_ns };
     let manifest = std::iter::once((0, options.manifest.as_slice()));

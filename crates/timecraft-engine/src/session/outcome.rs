@@ -149,7 +149,7 @@ fn stats(finished: &Finished, written: &Written) -> Vec<(&'static str, u64)> {
     stats
 }
 
-pub(super) fn log_stats(log: &LogStats) -> [(&'static str, u64); 6] {
+pub(super) fn log_stats(log: &LogStats) -> [(&'static str, u64); 11] {
     [
         ("records", log.records),
         ("log_bytes_raw", log.bytes_raw),
@@ -157,5 +157,10 @@ pub(super) fn log_stats(log: &LogStats) -> [(&'static str, u64); 6] {
         ("ring_stalls", log.stalls),
         ("ring_stalled_ns", log.stalled_ns),
         ("records_lost", log.records_lost),
+        ("log_syncs", log.syncs),
+        ("log_sync_waited_ns", log.sync_waited_ns),
+        ("log_faults", log.faults),
+        ("log_faulted_ns", log.faulted_ns),
+        ("log_fault_errno", log.fault_errno),
     ]
 }

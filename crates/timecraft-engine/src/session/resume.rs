@@ -100,7 +100,8 @@ impl GoLive {
         let mut host = Host::new(self.host, Arc::clone(&self.kill)).map_err(|error| error.to_string())?;
         host.restore(restored).map_err(|error| error.to_string())?;
         let bytes_per_s_max = self.log.bytes_per_s_max;
-        let ring = open_log(self.log, &self.shared, &*clock, self.last_time_ns).map_err(|error| error.to_string())?;
+        let ring = open_log(self.log, &self.shared, &*clock, self.last_time_ns, &self.kill);
+        let ring = ring.map_err(|error| error.to_string())?;
         let zero_ns = clock.monotonic_ns().wrapping_sub(self.last_time_ns);
         let world = unruly(host, self.chaos, &self.kill, Chaos::sparing_next);
         let system = recorded(world, ring, bytes_per_s_max, Arc::clone(&clock), zero_ns, self.kill, self.trace);

@@ -48,4 +48,8 @@ impl<W: Sink> Sink for Throttle<W> {
         }
         Ok(seq)
     }
+
+    fn before_output(&mut self) -> Result<(), SinkError> {
+        self.inner.before_output()
+    }
 }

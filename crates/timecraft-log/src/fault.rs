@@ -69,7 +69,7 @@ impl Faults {
     fn tell(&mut self, shared: &Shared) {
         if let Some((since, told, _)) = &mut self.on {
             let lasted = since.elapsed();
-            shared.faulted_ns.fetch_add((lasted - *told).as_nanos() as u64, Ordering::Relaxed);
+            shared.faulted_ns.fetch_add(lasted.saturating_sub(*told).as_nanos() as u64, Ordering::Relaxed);
             *told = lasted;
         }
     }

@@ -115,7 +115,7 @@ fn check_segments(dir: &Path, past: &mut Past) -> Result<Option<SegmentReader>, 
                 continue;
             }
             // The same, by a power cut.
-            Err(LogError::Corrupt { reason: Reason::BadMagic, .. }) if is_last && SegmentReader::is_blank(&path)? => {
+            Err(LogError::Corrupt { reason: Reason::BadMagic, .. }) if is_last && is_blank(&path)? => {
                 dir::remove_if_there(&path)?;
                 continue;
             }
@@ -146,6 +146,12 @@ fn check_segments(dir: &Path, past: &mut Past) -> Result<Option<SegmentReader>, 
         }
     }
     Ok(open)
+}
+
+/// Whether the file at `path` holds nothing but zeros, as one does whose first bytes never reached the medium.
+fn is_blank(path: &Path) -> Result<bool, LogError> {
+    let bytes = std::fs::read(path).map_err(LogError::io(path, "read"))?;
+    Ok(bytes.iter().all(|byte| *byte == 0))
 }
 
 fn note_segment(past: &mut Past, reader: &SegmentReader) -> Result<(), LogError> {

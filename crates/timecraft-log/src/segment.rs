@@ -9,7 +9,6 @@ use crate::source::{Bytes, SegmentStore, Stored};
 use crate::storage::{DIRECT_ALIGN, SegmentFile, Storage, write_all, write_all_at};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::Read as _;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -589,19 +588,6 @@ impl SegmentReader {
         }
         self.loaded = true;
         Ok(())
-    }
-
-    /// Whether the file at `path` holds nothing but zeros, as one does whose first bytes never reached the medium.
-    pub(crate) fn is_blank(path: &Path) -> Result<bool, LogError> {
-        let mut file = File::open(path).map_err(LogError::io(path, "open"))?;
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            match file.read(&mut buffer).map_err(LogError::io(path, "read"))? {
-                0 => return Ok(true),
-                len if buffer[..len].iter().any(|byte| *byte != 0) => return Ok(false),
-                _ => {}
-            }
-        }
     }
 
     /// Opens segment `number` of a log, which is in the file named after it. Readers go from one to the next by number:

@@ -218,10 +218,14 @@ impl Medium {
 
     /// What a power cut leaves: of each write, any of its pages; of names, any.
     fn cut(mut self, random: &mut impl FnMut() -> u64) -> Option<Vec<u8>> {
-        let is_there = if self.named { !self.removed || random() % 2 == 0 } else { !self.removed && random() % 2 == 0 };
+        let is_there = if self.named {
+            !self.removed || random().is_multiple_of(2)
+        } else {
+            !self.removed && random().is_multiple_of(2)
+        };
         for op in std::mem::take(&mut self.dirty) {
             let Op::Write { path, offset, bytes } = &op else {
-                if random() % 2 == 0 {
+                if random().is_multiple_of(2) {
                     self.apply(&op);
                 }
                 continue;
@@ -229,10 +233,10 @@ impl Medium {
             let mut at = 0;
             while at < bytes.len() {
                 let len = (PAGE - (*offset as usize + at) % PAGE).min(bytes.len() - at);
-                if random() % 2 == 0 {
+                if random().is_multiple_of(2) {
                     let bytes = bytes[at..at + len].to_vec();
                     self.apply(&Op::Write { path: path.clone(), offset: offset + at as u64, bytes });
-                } else if random() % 2 == 0 && self.bytes.len() < *offset as usize + at + len {
+                } else if random().is_multiple_of(2) && self.bytes.len() < *offset as usize + at + len {
                     // The length went to the medium, the bytes did not.
                     self.bytes.resize(*offset as usize + at + len, 0);
                 }
@@ -284,7 +288,9 @@ pub fn cut_power(journal: &[Op], seed: u64, dir: &Path) {
             }
             Op::SyncDir => {
                 files.retain(|_, file| !file.removed);
-                files.values_mut().for_each(|file| file.named = true);
+                for file in files.values_mut() {
+                    file.named = true;
+                }
             }
             Op::Promise(_) => {}
         }

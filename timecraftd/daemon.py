@@ -21,6 +21,7 @@ from timecraftd.api.node import NodeService
 from timecraftd.api.process import ProcessService
 from timecraftd.api.record import RecordService
 from timecraftd.api.server import Certificates, Server, Services
+from timecraftd.api.tree import TreeService
 from timecraftd.api.view import ViewService
 from timecraftd.config import SECTIONS, Config, NodeConfig, to_table
 from timecraftd.embedded import Runtime
@@ -145,6 +146,7 @@ class Daemon:
                 NodeService(supervisor, self._runtime, self._config, name=node_name(self._config)),
                 RecordService(supervisor, self._runtime),
                 ViewService(supervisor, self._runtime),
+                TreeService(self._runtime, uploads_bytes_max=node.uploads_bytes_max),
             ),
             self._access,
             monitor.metrics,

@@ -27,6 +27,7 @@ from timecraftd.api.v1 import (
     node_pb2,
     process_pb2,
     record_pb2,
+    tree_pb2,
     view_pb2,
 )
 from timecraftd.errors import ConfigError
@@ -343,7 +344,7 @@ def test_the_sockets_mode_is_the_configured_one(make_node):
 
 def methods() -> list[str]:
     """Every method of every service of ours."""
-    files = (process_pb2, module_pb2, node_pb2, record_pb2, view_pb2)
+    files = (process_pb2, module_pb2, node_pb2, record_pb2, view_pb2, tree_pb2)
     return [
         f"{service.name}/{method.name}"
         for file in files

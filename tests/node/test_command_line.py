@@ -180,11 +180,6 @@ def test_tls_and_tokens(make_node: Callable[..., Node], command: Command, tmp_pa
     assert command("run", "-q", GUESTS / "hello.wat").stdout == "hello, world\n"
     assert "token:ci, runner" in command("node", "info").stdout
     assert "isn't an absolute path" in command("run", "--dir", "data", GUESTS / "hello.wat").stderr
-    (tmp_path / "app.py").write_text("print(1)")
-    python = command("run", tmp_path / "app.py")
-    assert "which a remote node doesn't have" in python.stderr
-    assert "[TC0011]" in python.stderr
-
     viewer = command("run", GUESTS / "hello.wat", TIMECRAFT_TOKEN="another-token")
     assert (viewer.returncode, "[TC0028]" in viewer.stderr) == (125, True)
     assert "takes runner" in viewer.stderr

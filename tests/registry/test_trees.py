@@ -359,11 +359,11 @@ def test_a_tree_is_built_of_the_files_that_its_manifest_names(trees, source, tmp
     for path, entry in manifest["files"].items():
         (blobs / entry["sha256"]).write_bytes(Path(trees.path(digest), path).read_bytes())
     trees.remove(digest)
-    trees.build(digest, manifest, str(blobs))
+    trees.build(digest, manifest, lambda sha256: str(blobs / sha256))
     trees.check(digest)
-    trees.build(digest, manifest, str(blobs))
+    trees.build(digest, manifest, lambda sha256: str(blobs / sha256))
     with pytest.raises(ValueError, match="aren't those of its manifest"):
-        trees.build(Digest("0" * 64), manifest, str(blobs))
+        trees.build(Digest("0" * 64), manifest, lambda sha256: str(blobs / sha256))
     assert drafts(trees) == []
 
 

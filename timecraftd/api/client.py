@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from timecraftd.errors import (
     UnsupportedError,
     UsageError,
 )
-from timecraftd.model import ModuleFile
+from timecraftd.model import Digest, ModuleFile
 
 # gRPC's core writes what it meets to standard error, which is the guest's; errors come by exceptions too.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -34,6 +34,8 @@ from timecraftd.api.v1 import (
     module_pb2_grpc,
     node_pb2_grpc,
     process_pb2_grpc,
+    tree_pb2,
+    tree_pb2_grpc,
     view_pb2_grpc,
 )
 
@@ -118,6 +120,7 @@ class NodeClient:
         self.processes = process_pb2_grpc.ProcessServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self.modules = module_pb2_grpc.ModuleServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self.node = node_pb2_grpc.NodeServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self.trees = tree_pb2_grpc.TreeServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self.views = view_pb2_grpc.ViewServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
@@ -151,6 +154,29 @@ class NodeClient:
                 if not left:
                     raise
         raise AssertionError("the last try returns or raises")
+
+    def upload_tree(self, manifest: bytes, files: Mapping[str, str]) -> Digest:
+        """Brings a tree to the node as far as it isn't there: its manifest, and by SHA-256 where its files are.
+
+        Raises MountError, and what `call` raises.
+        """
+        digest = Digest(hashlib.sha256(manifest).hexdigest())
+        if self.call(self.trees.StatTree, tree_pb2.StatTreeRequest(digest=digest)).present:
+            return digest
+        for left in reversed(range(UPLOAD_TRIES)):
+            names = list(files)
+            asked = tree_pb2.StatTreeRequest(digest=digest, files=map(bytes.fromhex, names))
+            there = self.call(self.trees.StatTree, asked)
+            if there.present:
+                break
+            missing = {names[at]: files[names[at]] for at in there.missing}
+            try:
+                self.call(self.trees.UploadTree, _tree_pieces(digest, manifest, missing), None)
+                break
+            except (NodeError, StateBusyError):
+                if not left:
+                    raise
+        return digest
 
     @contextmanager
     def errors(self, timeout_s: float | None) -> Iterator[None]:
@@ -224,6 +250,17 @@ def _pieces(data: bytes, offset: int, digest: str, name: str) -> Iterable[module
     yield first
     for at in range(offset + PIECE_BYTES, len(data), PIECE_BYTES):
         yield module_pb2.UploadRequest(data=data[at : at + PIECE_BYTES])
+
+
+def _tree_pieces(digest: str, manifest: bytes, files: Mapping[str, str]) -> Iterator[tree_pb2.UploadTreeRequest]:
+    yield tree_pb2.UploadTreeRequest(digest=digest)
+    for at in range(0, len(manifest), PIECE_BYTES):
+        yield tree_pb2.UploadTreeRequest(manifest=manifest[at : at + PIECE_BYTES])
+    for name, path in files.items():
+        yield tree_pb2.UploadTreeRequest(file=bytes.fromhex(name))
+        with open(path, "rb", buffering=0) as file:
+            while data := file.read(PIECE_BYTES):
+                yield tree_pb2.UploadTreeRequest(data=data)
 
 
 def _pem(path: str) -> bytes | None:

@@ -12,7 +12,7 @@ from timecraftd.config import Config, check_given
 from timecraftd.engine.request import NetworkRequest, RunRequest
 from timecraftd.engine.spec import LimitSpec, MountSpec, Nans, Sockets
 from timecraftd.errors import PolicyError, UsageError
-from timecraftd.model import Digest, ModuleRecord, ProcessId, ProcessRecord, ProcessState, is_name
+from timecraftd.model import Digest, ModuleRecord, ProcessId, ProcessRecord, ProcessState, is_digest, is_name
 from timecraftd.network.publish import parse_publication
 from timecraftd.network.rules import format_rule, parse_policy
 from timecraftd.supervisor.journal import Submission
@@ -248,6 +248,10 @@ def _variable(variable: process_pb2.EnvVar) -> bytes:
 
 
 def _mount(mount: process_pb2.Mount) -> MountSpec:
+    if mount.tree:
+        if not is_digest(mount.tree) or not mount.guest or "\0" in mount.host + mount.guest:
+            raise UsageError(f"spec.mounts {mount.guest!r}: isn't a mount of a tree", "give its digest, and a path")
+        return MountSpec(mount.host, mount.guest, True, mount.tree)
     is_private = not mount.host and not mount.immutable
     if not (is_private or os.path.isabs(mount.host)) or not mount.guest or "\0" in mount.host + mount.guest:
         raise UsageError(

@@ -7,9 +7,9 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
 from typing import IO, Any
-from weakref import WeakValueDictionary
 
 from timecraftd.api.convert import module_message, page_size
+from timecraftd.api.turns import Turns
 from timecraftd.api.v1 import module_pb2 as pb
 from timecraftd.api.v1 import module_pb2_grpc
 from timecraftd.embedded import MODULE_BYTES_MAX, Runtime
@@ -21,8 +21,6 @@ from timecraftd.registry.objects import digest_of
 PART = ".part"
 PIECE_BYTES_MAX = 1 << 20
 NAME_CHARS_MAX = 255
-TURN_S = 10.0
-"""How long an upload waits for another one of the same module."""
 ABANDONED_S = 24 * 3600.0
 """When what is left of a broken upload goes."""
 
@@ -34,8 +32,7 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
         self._runtime = runtime
         self._uploads_bytes_max = uploads_bytes_max
         self._directory = os.path.join(runtime.config.home, "uploads")
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """By digest: of several uploads of one module, one writes, and the others find it done."""
+        self._turns = Turns("module")
 
     async def Upload(  # noqa: N802
         self, requests: AsyncIterator[pb.UploadRequest], _context: Any
@@ -45,25 +42,11 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
         if first is None:
             raise UsageError("upload: is empty", "send the digest first")
         _check(first)
-        async with self._turn(first.digest):
+        async with self._turns.take(first.digest):
             module = await asyncio.to_thread(self._known, first.digest)
             if module is None:
                 module = await self._receive(first, requests)
         return pb.UploadResponse(module=module_message(module))
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, digest: str) -> AsyncIterator[None]:
-        """Nobody else uploads that module meanwhile. Raises StateBusyError."""
-        turn = self._turns.setdefault(digest, asyncio.Lock())
-        try:
-            async with asyncio.timeout(TURN_S):
-                await turn.acquire()
-        except TimeoutError:
-            raise StateBusyError(f"module {digest[:12]}: somebody uploads it", "try again") from None
-        try:
-            yield
-        finally:
-            turn.release()
 
     async def _receive(self, first: pb.UploadRequest, requests: AsyncIterator[pb.UploadRequest]) -> ModuleRecord:
         with state_errors(self._directory), self._opened(first) as file:
@@ -87,7 +70,9 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
     async def StatUpload(self, request: pb.StatUploadRequest, _context: Any) -> pb.StatUploadResponse:  # noqa: N802
         """How far an upload has come."""
         _check_digest(request.digest)
-        async with self._turn(request.digest):  # one that is under way may be whole in a moment, and nothing left of it
+        async with self._turns.take(
+            request.digest
+        ):  # one that is under way may be whole in a moment, and nothing left of it
             known = await asyncio.to_thread(self._known, request.digest)
             if known is not None:
                 return pb.StatUploadResponse(offset=known.size_bytes, module=module_message(known))

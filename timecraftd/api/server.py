@@ -16,6 +16,7 @@ from timecraftd.api.module import ModuleService
 from timecraftd.api.node import NodeService
 from timecraftd.api.process import ProcessService
 from timecraftd.api.record import RecordService
+from timecraftd.api.tree import TreeService
 from timecraftd.api.v1 import (
     module_pb2,
     module_pb2_grpc,
@@ -25,6 +26,8 @@ from timecraftd.api.v1 import (
     process_pb2_grpc,
     record_pb2,
     record_pb2_grpc,
+    tree_pb2,
+    tree_pb2_grpc,
     view_pb2,
     view_pb2_grpc,
 )
@@ -43,6 +46,7 @@ class Services:
     node: NodeService
     records: RecordService
     views: ViewService
+    trees: TreeService
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class Server:
             (node_pb2_grpc.add_NodeServiceServicer_to_server, services.node),
             (record_pb2_grpc.add_RecordServiceServicer_to_server, services.records),
             (view_pb2_grpc.add_ViewServiceServicer_to_server, services.views),
+            (tree_pb2_grpc.add_TreeServiceServicer_to_server, services.trees),
             (health_pb2_grpc.add_HealthServicer_to_server, self._health),
         ]
         for add_to, service in add:
@@ -103,6 +108,7 @@ class Server:
                 (node_pb2.DESCRIPTOR, "NodeService"),
                 (record_pb2.DESCRIPTOR, "RecordService"),
                 (view_pb2.DESCRIPTOR, "ViewService"),
+                (tree_pb2.DESCRIPTOR, "TreeService"),
                 (health_pb2.DESCRIPTOR, "Health"),
             )
         ]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from timecraftd.cli.context import Context, tell
+from timecraftd.cli.target import Target
 from timecraftd.engine.request import RunRequest
 from timecraftd.engine.spec import MountSpec
 from timecraftd.errors import UsageError
@@ -54,11 +55,11 @@ class PythonRun:
             environment["PYTHONPATH"] = ":".join(path)
         taken = {os.path.normpath(mount.guest) for mount in request.mounts}
         mounts += [mount for mount in self.program.mounts if mount.guest not in taken]
-        given = [_spec(mount) for mount in mounts]
+        given = [self._given(mount, context.target) for mount in mounts]
         private = [] if "/" in taken else [mount for mount in PRIVATE if mount.guest not in taken]
         if any(mount.guest == PRIVATE[1].guest for mount in self.program.mounts):
             private = [PRIVATE[0], ELSEWHERE]  # the program lies in /tmp itself
-        here = _current_directory((*request.mounts, *given))
+        here = _current_directory((*request.mounts, *given) if context.target.is_local else given)
         if here is not None:
             environment["PWD"] = here
         limits = request.limits
@@ -73,6 +74,10 @@ class PythonRun:
             interruptible=True,
         )
         return (programs.interpreter(package), self.program.name), request
+
+    def _given(self, mount: Mount, target: Target) -> MountSpec:
+        spec = MountSpec(mount.host, mount.guest, read_only=True, tree="" if mount.immutable else None)
+        return target.mounted(spec, _is_no_part if mount in self.program.mounts else None)
 
     def _packages(self, version: str, context: Context) -> list[Mount]:
         if self.venv is None and self.requirements is None:
@@ -134,8 +139,10 @@ def _authorities() -> str | None:
     return next((os.path.realpath(path) for path in candidates if path and os.path.isfile(path)), None)
 
 
-def _spec(mount: Mount) -> MountSpec:
-    return MountSpec(mount.host, mount.guest, read_only=True, tree="" if mount.immutable else None)
+def _is_no_part(folder: str) -> bool:
+    """Whether a folder beside a program is no part of it: hidden, compiled, or a virtual environment."""
+    name = os.path.basename(folder)
+    return name.startswith(".") or name == "__pycache__" or os.path.exists(os.path.join(folder, "pyvenv.cfg"))
 
 
 def _current_directory(mounts: Sequence[MountSpec]) -> str | None:

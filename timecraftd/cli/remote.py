@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 from timecraftd.api import convert
@@ -17,10 +18,12 @@ from timecraftd.cli.spec import process_spec
 from timecraftd.cli.supervise import Interrupts
 from timecraftd.cli.target import Replay, Resume, Run, TraceText
 from timecraftd.cli.terminal import write_all
+from timecraftd.engine.spec import MountSpec
 from timecraftd.errors import NodeError, ProcessStateError
 from timecraftd.model import Digest, ProcessId, ProcessRecord, ProcessState
 from timecraftd.recorder.logs import CAUGHT_UP, Output
 from timecraftd.recorder.retention import RetentionPolicy
+from timecraftd.registry.trees import survey
 from timecraftd.units import parse_time_ns
 from timecraftd.views import ReplayEnd, TraceOptions, matches
 
@@ -272,6 +275,13 @@ class NodeTarget:
             interrupts.detach()
             stream.cancel()
         raise NodeError(f"node {self.node}: ended a replay without saying how", "see the node's log")
+
+    def mounted(self, mount: MountSpec, is_left_out: Callable[[str], bool] | None = None) -> MountSpec:
+        """See Target. Another machine gets it as a tree, as it is now."""
+        if self.is_local:
+            return mount
+        manifest, files = survey(mount.host, is_left_out)
+        return replace(mount, read_only=True, tree=self.client.upload_tree(manifest, files))
 
     def run(self, asked: Run) -> int:
         """See Target."""

@@ -208,11 +208,6 @@ def load(
 
         program = python_program(args, None if module is None else module[0])
         if program is not None:
-            if not context.target.is_local:
-                raise UnsupportedError(
-                    "run: a Python program needs directories of this machine, which a remote node doesn't have",
-                    "run it on the node's machine, or without --node",
-                )
             return program.load(request, context)
     assert module is not None, "what is no Python program was read"
     if args.venv or args.requirements or args.tls:

@@ -13,7 +13,7 @@ def process_spec(asked: Run, module: str, *, is_local: bool) -> process_pb2.Proc
     request, flags, network = asked.request, asked.flags, asked.request.network
     secrets = {text.partition("=")[0] for text in flags.secret}
     for mount in request.mounts if not is_local else ():
-        if mount.host and not mount.host.startswith("/"):
+        if mount.host and not mount.tree and not mount.host.startswith("/"):
             raise UsageError(f"--dir {mount.host}: isn't an absolute path on the node", "give one that is")
     spec = process_pb2.ProcessSpec(
         module=module,
@@ -23,7 +23,11 @@ def process_spec(asked: Run, module: str, *, is_local: bool) -> process_pb2.Proc
         env=[_variable(item, secrets) for item in request.env],
         mounts=[
             process_pb2.Mount(
-                host=mount.host, guest=mount.guest, read_only=mount.read_only, immutable=mount.tree is not None
+                host=mount.host,
+                guest=mount.guest,
+                read_only=mount.read_only,
+                immutable=mount.tree is not None,
+                tree=mount.tree or "",
             )
             for mount in request.mounts
         ],

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from timecraftd.cli.supervise import Interrupts
     from timecraftd.embedded import Runtime
     from timecraftd.engine.request import RunRequest
+    from timecraftd.engine.spec import MountSpec
     from timecraftd.model import Digest, ModuleFile, ProcessId, ProcessRecord
     from timecraftd.recorder.logs import Output
     from timecraftd.recorder.retention import RetentionPolicy
@@ -141,6 +142,12 @@ class Target(Protocol):
 
     def replay(self, process: ProcessRecord, asked: Replay, interrupts: Interrupts) -> ReplayEnd | None:
         """Runs a recorded process again; None if a signal came."""
+
+    def mounted(self, mount: MountSpec, is_left_out: Callable[[str], bool] | None = None) -> MountSpec:
+        """A mount of a directory of this machine, read-only, as a process there can have it.
+
+        Of directories in it `is_left_out` says which it can do without. Raises MountError.
+        """
 
     def run(self, asked: Run) -> int:
         """Runs a guest; returns its exit code."""
@@ -289,6 +296,11 @@ class EmbeddedTarget:
             interrupts.detach()
         assert outcome is not None, "waiting without a timeout lasts until the end"
         return None if interrupts.came else replay_end(self._runtime, process, outcome)
+
+    def mounted(self, mount: MountSpec, is_left_out: Callable[[str], bool] | None = None) -> MountSpec:
+        """See Target. It can have all of it."""
+        del is_left_out
+        return mount
 
     def run(self, asked: Run) -> int:
         """See Target."""

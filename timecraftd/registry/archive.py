@@ -17,6 +17,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from hashlib import sha256
 from typing import IO, Any
 
@@ -266,7 +267,7 @@ def _admit(registry: Registry, process: ProcessRecord, manifests: dict[Digest, d
                 stored = registry.objects.put(kind, data)
                 assert stored == digest, "the digest was checked when unpacking"
         for digest, manifest in manifests.items():
-            registry.trees.build(digest, manifest, os.path.join(staging, "blobs"))
+            registry.trees.build(digest, manifest, partial(os.path.join, staging, "blobs"))
             os.unlink(os.path.join(staging, digest))
         with state_errors(staging):
             shutil.rmtree(os.path.join(staging, "blobs"))

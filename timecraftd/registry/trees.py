@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
@@ -27,6 +27,8 @@ TREE_ENTRIES_MAX = 100_000
 """Files, links and directories of a tree."""
 TREE_BYTES_MAX = 16 << 30
 CHUNK_BYTES = 1 << 20
+SEARCHED_MAX = 64
+"""Trees that are searched for a file that another one needs."""
 FSYNC_FILES_MAX = 64
 """More new files than this are made durable all at once."""
 SETTLED_NS = 2 * 10**9
@@ -88,15 +90,15 @@ class Trees:
                 write_atomically(path, json.dumps({"source": fingerprint, "tree": digest}).encode())
         return digest
 
-    def build(self, digest: Digest, manifest: dict[str, Any], blobs: str) -> None:
-        """Makes a tree out of a checked manifest and a directory of files named by their SHA-256. Raises ValueError."""
+    def build(self, digest: Digest, manifest: dict[str, Any], blob: Callable[[str], str]) -> None:
+        """Makes a tree out of a checked manifest; `blob` tells where the file with a SHA-256 is. Raises ValueError."""
         with self._draft() as draft:
             with state_errors(draft):
                 for path in manifest["directories"]:
                     os.mkdir(os.path.join(draft, path), 0o700)
                 for path, file in manifest["files"].items():
-                    with open(os.path.join(blobs, file["sha256"]), "rb") as blob:
-                        _write(blob.fileno(), os.path.join(draft, path), file["mtime_ns"])
+                    with open(blob(file["sha256"]), "rb") as source:
+                        _write(source.fileno(), os.path.join(draft, path), file["mtime_ns"])
                 for path, target in manifest["links"].items():
                     os.symlink(target, os.path.join(draft, path))
             self._admit(draft, digest)
@@ -107,6 +109,21 @@ class Trees:
             return read_manifest(self._objects.get(ObjectKind.TREE, digest))
         except ValueError as error:
             raise ObjectDamagedError(f"tree {digest[:12]}: {error}", NEXT_STEP) from None
+
+    def holding(self, wanted: Collection[str]) -> dict[str, str]:
+        """Where files are, by SHA-256, as far as the newest trees have them; unverified."""
+        newest = sorted(self._objects.stored(ObjectKind.TREE), key=lambda info: -info.modified_ns)
+        found: dict[str, str] = {}
+        for info in newest[:SEARCHED_MAX]:
+            try:
+                files = self.manifest(info.digest)["files"]
+                self.require(info.digest)
+            except (NotFoundError, ObjectDamagedError):
+                continue
+            for path, file in files.items():
+                if file["sha256"] in wanted:
+                    found.setdefault(file["sha256"], os.path.join(self.path(info.digest), path))
+        return found
 
     def check(self, digest: Digest) -> None:
         """Compares every byte of a tree with its manifest. Raises NotFoundError, ObjectDamagedError."""
@@ -205,6 +222,23 @@ class Trees:
             os.close(descriptor)
 
 
+def survey(source: str, is_left_out: Callable[[str], bool] | None = None) -> tuple[bytes, dict[str, str]]:
+    """What a tree of a directory, or of a single file, would hold: its manifest, and by SHA-256 where its files are.
+
+    `is_left_out` decides of each directory in it; what a tree can't hold is left out too then. Raises MountError.
+    """
+    source = os.path.abspath(source)
+    base, entries = _scan_source(source, is_left_out)
+    try:
+        manifest = _manifest(base, entries)
+    except OSError as error:
+        raise MountError(
+            f"mount {error.filename or base}: {error.strerror}", "make it readable, or remove it"
+        ) from None
+    files = json.loads(manifest)["files"]
+    return manifest, {file["sha256"]: os.path.join(base, path) for path, file in files.items()}
+
+
 def mounted_trees(config: bytes) -> list[Digest | None]:
     """The tree of each mount in a config object, None for mounts that have none. Raises ValueError."""
     try:
@@ -260,20 +294,23 @@ def _stays_inside(path: str, target: str) -> bool:
     return bool(target) and not target.startswith("/") and "\0" not in target
 
 
-def _scan_source(source: str) -> tuple[str, list[Entry]]:
+def _scan_source(source: str, is_left_out: Callable[[str], bool] | None = None) -> tuple[str, list[Entry]]:
     """What is to become a tree: the directory, and what it holds or, for a file, that file alone."""
     try:
         found = os.stat(source)
         if stat.S_ISREG(found.st_mode):
             return os.path.dirname(source), [Entry(os.path.basename(source), found)]
-        return source, _scan(source)
+        return source, _scan(source, is_left_out)
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else source
         raise MountError(f"mount {where}: {error.strerror}", "correct --dir, or make it readable") from None
 
 
-def _scan(root: str) -> list[Entry]:
-    """All that a directory holds, in order of paths. Raises OSError; MountError for what a tree can't have."""
+def _scan(root: str, is_left_out: Callable[[str], bool] | None = None) -> list[Entry]:
+    """All that a directory holds, in order of paths. Raises OSError; MountError for what a tree can't have.
+
+    `is_left_out` is that of `survey`.
+    """
     entries: list[Entry] = []
     pending = [""]
     while pending:
@@ -281,6 +318,8 @@ def _scan(root: str) -> list[Entry]:
         with os.scandir(os.path.join(root, folder)) as found:
             for item in found:
                 path = f"{folder}/{item.name}" if folder else item.name
+                if is_left_out is not None and _is_spared(root, path, item, is_left_out):
+                    continue
                 entries.append(Entry(path, item.stat(follow_symlinks=False)))
                 if item.is_dir(follow_symlinks=False):
                     pending.append(path)
@@ -291,6 +330,18 @@ def _scan(root: str) -> list[Entry]:
     if sum(entry.stat.st_size for entry in entries) > TREE_BYTES_MAX:
         raise MountError(f"mount {root}: holds more than {TREE_BYTES_MAX >> 30} GiB", "mount a part of it")
     return sorted(entries, key=lambda entry: entry.path)
+
+
+def _is_spared(root: str, path: str, item: os.DirEntry[str], is_left_out: Callable[[str], bool]) -> bool:
+    if item.is_dir(follow_symlinks=False):
+        return is_left_out(item.path)
+    if item.is_file(follow_symlinks=False):
+        return not os.access(item.path, os.R_OK)
+    try:
+        _check_special(root, path, item.is_symlink())
+    except MountError:
+        return True
+    return False
 
 
 def _check_special(root: str, path: str, is_link: bool) -> None:
@@ -309,10 +360,10 @@ def _fingerprint(entries: list[Entry]) -> str:
     ).hexdigest()
 
 
-def _manifest(root: str) -> bytes:
-    """The manifest of a directory. Raises OSError, MountError."""
+def _manifest(root: str, entries: list[Entry] | None = None) -> bytes:
+    """The manifest of a directory, or of some entries of one. Raises OSError, MountError."""
     directories, files, links = [], {}, {}
-    for path, found in ((entry.path, entry.stat) for entry in _scan(root)):
+    for path, found in ((entry.path, entry.stat) for entry in (_scan(root) if entries is None else entries)):
         place = os.path.join(root, path)
         if stat.S_ISDIR(found.st_mode):
             directories.append(path)

@@ -7,6 +7,7 @@ import io
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol, TypeVar
@@ -188,9 +189,13 @@ class RemoteLoop:
         self._thread = threading.Thread(target=self._loop.run_forever, name="timecraft-remote", daemon=True)
         self._thread.start()
 
+    def start(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
+        """Begins, and doesn't wait."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """What the coroutine returns or raises; if the wait is interrupted the coroutine is cancelled."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = self.start(work)
         try:
             return future.result()
         except BaseException:

@@ -1,0 +1,161 @@
+"""The uploader of a state directory, in a thread of its own: composition of store, registry and recorder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from timecraftd.config import RemoteConfig
+from timecraftd.embedded import Runtime
+from timecraftd.errors import LogError, NotFoundError, ObjectDamagedError, StateError
+from timecraftd.model import Digest, ObjectKind, ProcessId, ProcessRecord
+from timecraftd.recorder.remote import RemoteLoop, RemoteStore
+from timecraftd.recorder.uploader import LocalObject, Status, Uploader
+from timecraftd.registry.trees import mounted_trees
+
+
+class HomeSource:
+    """A state directory as the uploader sees it."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def processes(self, *, running_only: bool) -> list[ProcessRecord]:
+        """Recorded processes; all of them are looked at for hosts that have died."""
+        if running_only:
+            found = self._runtime.registry.catalogue.processes(running_only=True)
+        else:
+            found = self._runtime.processes()
+        return [process for process in found if process.recorded]
+
+    def process(self, process_id: ProcessId) -> ProcessRecord:
+        """One of them. Raises NotFoundError."""
+        return self._runtime.registry.catalogue.get(process_id)
+
+    def directory(self, process_id: ProcessId) -> str:
+        """Of a process."""
+        return self._runtime.registry.home.process_dir(process_id)
+
+    def recover(self, process: ProcessRecord) -> None:
+        """Has the last segment sealed. Raises LogError."""
+        self._runtime.logs.recover(self._runtime.registry.home.log_dir(process.id))
+
+    def objects(self, process: ProcessRecord) -> list[LocalObject]:
+        """Module, config, runtime, trees and their files. Raises LogError if something of it is gone."""
+        registry = self._runtime.registry
+        named = {
+            ObjectKind.MODULE: process.module, ObjectKind.CONFIG: process.config, ObjectKind.RUNTIME: process.runtime
+        }  # fmt: skip
+        try:
+            found = [self._object(kind, digest) for kind, digest in named.items()]
+            config = registry.objects.get(ObjectKind.CONFIG, process.config)
+            for tree in dict.fromkeys(filter(None, mounted_trees(config))):
+                found += [self._object(ObjectKind.TREE, tree), *self._files(tree)]
+        except (OSError, ValueError, NotFoundError, ObjectDamagedError) as error:
+            raise LogError(f"process {process.id}: what it needs isn't all here: {error}", "import it again") from None
+        return list({item.key: item for item in found}.values())
+
+    def _object(self, kind: ObjectKind, digest: Digest) -> LocalObject:
+        path = self._runtime.registry.objects.path(kind, digest)
+        return LocalObject(kind, digest, path, os.stat(path).st_size)
+
+    def _files(self, tree: Digest) -> list[LocalObject]:
+        trees = self._runtime.registry.trees
+        root = trees.path(tree)
+        files = trees.manifest(tree)["files"]
+        return [
+            LocalObject(None, Digest(file["sha256"]), os.path.join(root, path), file["size"])
+            for path, file in files.items()
+        ]
+
+
+def open_store(config: RemoteConfig) -> RemoteStore:
+    """The store that a configuration names. Raises ConfigError."""
+    from timecraftd.recorder.s3 import S3Store  # takes a while, and most commands need none
+
+    return S3Store(config)
+
+
+class Uploads:
+    """Sends a state directory's logs to its store. Its methods are for any thread."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        node: str,
+        log: Callable[..., None],
+        on_full: Callable[[bool], None] = lambda _full: None,
+        open_store: Callable[[RemoteConfig], RemoteStore] = open_store,
+    ) -> None:
+        """`log` and `on_full` are called in the uploader's thread."""
+        self._runtime = runtime
+        self._node = node
+        self._log = log
+        self._on_full = on_full
+        self._open_store = open_store
+        self._loop = RemoteLoop()
+        self._uploader: Uploader | None = None
+        self._running: Future[None] | None = None
+        self._ended = asyncio.Event()
+
+    def start(self) -> None:
+        """Sends what there is, and what comes, until it is closed."""
+        self._running = self._loop.start(self._with_store(lambda uploader: uploader.run()))
+
+    def push(self, process_ids: Sequence[ProcessId], told: Callable[[Status], None] = lambda _: None) -> None:
+        """Sends all of these processes' logs that is sealed. Raises TimecraftError."""
+        self._loop.run(self._with_store(lambda uploader: uploader.push(process_ids, told)))
+
+    def status(self) -> Status:
+        """How it stands."""
+        return Status() if self._uploader is None else self._uploader.status()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it doesn't run any more, if it doesn't though it should."""
+        if self._running is None or not self._running.done() or self._running.cancelled():
+            return None
+        return self._running.exception()
+
+    def close(self) -> None:
+        """Ends what is being sent; what was sent whole stays. Idempotent."""
+        if self._running is not None and not self._running.done():
+            self._running.cancel()
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                self._loop.run(self._ended.wait())
+        self._loop.close()
+
+    async def _with_store(self, work: Callable[[Uploader], Coroutine[Any, Any, None]]) -> None:
+        self._ended.clear()
+        store = self._open_store(self._runtime.config.remote)
+        try:
+            self._uploader = Uploader(
+                store, HomeSource(self._runtime), self._runtime.config.remote,
+                node=self._node, log=self._log, on_full=self._on_full,
+            )  # fmt: skip
+            await work(self._uploader)
+        finally:
+            await store.close()
+            self._ended.set()
+
+
+def local_bytes(runtime: Runtime) -> int:
+    """What of all logs isn't in the store, as far as is known without asking it."""
+    from timecraftd.recorder.segments import segment_files
+    from timecraftd.recorder.uploader import read_state
+
+    home, total = runtime.registry.home, 0
+    for process in runtime.registry.catalogue.processes():
+        try:
+            files = segment_files(home.log_dir(process.id))
+            state = read_state(home.process_dir(process.id), process.id) if files else None
+        except (StateError, OSError):
+            continue
+        next_number = state[0].next_number if state else 0
+        total += sum(size for number, _, size in files if number >= next_number)
+    return total

@@ -193,6 +193,11 @@ class Guest:
         """Readable once the guest is over, and `wait` returns at once. The guest's own: don't close it."""
     def kill(self, signal: int) -> None:
         """Ends the guest within 100 ms, as by a signal (15, 9, 2...). The first reason stands. Idempotent."""
+    def hold(self, held: bool) -> None:
+        """Stores no more of what is recorded, so that the guest waits once its ring is full, or goes on.
+
+        Nothing is lost. A guest that is killed isn't held, and at its end all is stored.
+        """
     def interrupt(self) -> bool:
         """Has a call of the guest that waits fail with `EINTR`, for guests that know what that means.
 

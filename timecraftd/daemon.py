@@ -27,6 +27,7 @@ from timecraftd.config import SECTIONS, Config, NodeConfig, to_table
 from timecraftd.embedded import Runtime
 from timecraftd.errors import ConfigError, StateBusyError
 from timecraftd.monitor import Monitor
+from timecraftd.recorder.remote import parse_url
 from timecraftd.registry.home import state_errors
 from timecraftd.supervisor.channel import Directory
 from timecraftd.supervisor.journal import Journal
@@ -34,6 +35,7 @@ from timecraftd.supervisor.restarts import parse_restart
 from timecraftd.supervisor.supervisor import Supervisor
 from timecraftd.systemd import Notifier, Systemd, control_socket, is_journal, take_over
 from timecraftd.telemetry import EventLog, MetricsServer
+from timecraftd.uploads import Uploads
 
 THREADS_MAX = 32
 """What blocks is done in so many threads."""
@@ -75,9 +77,10 @@ class Daemon:
             supervisor = Supervisor(
                 self._runtime, journal, self._config, memory_bytes_max=memory_bytes_max(self._config), log=self._log
             )
+            uploads = self._uploads(supervisor, stack)
             monitor = Monitor(
                 supervisor, self._runtime, self._config,
-                notifier=self._notifier, watchdog_s=self._systemd.watchdog_s, log=self._log,
+                notifier=self._notifier, watchdog_s=self._systemd.watchdog_s, log=self._log, uploads=uploads,
             )  # fmt: skip
             server, door = self._edge(supervisor, monitor, journal, home, stack)
             given = control_socket(self._systemd)
@@ -87,6 +90,8 @@ class Daemon:
             self._serve_metrics(monitor, stack)
             async with monitor.patience():
                 await supervisor.start()
+            if uploads is not None:
+                uploads.start()
             await server.start()
             if door is not None:
                 door.open(given)
@@ -102,6 +107,17 @@ class Daemon:
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
+
+    def _uploads(self, supervisor: Supervisor, stack: contextlib.AsyncExitStack) -> Uploads | None:
+        if not self._config.remote.url:
+            return None
+
+        def hold(full: bool) -> None:
+            asyncio.run_coroutine_threadsafe(supervisor.workers.hold(held=full), self._loop)
+
+        uploads = Uploads(self._runtime, node=node_name(self._config), log=self._log, on_full=hold)
+        stack.callback(uploads.close)
+        return uploads
 
     def _serve_metrics(self, monitor: Monitor, stack: contextlib.AsyncExitStack) -> None:
         address = self._config.node.metrics_listen
@@ -230,6 +246,8 @@ def check(config: Config) -> None:
     """Whether a node could start with a configuration. Raises ConfigError."""
     node = config.node
     parse_restart(node.restart, "node.restart")
+    if config.remote.url:
+        parse_url(config.remote.url)
     socket_mode(node.socket_mode)
     group_id(node.socket_group)
     if node.socket == "none" and not node.listen:

@@ -707,7 +707,7 @@ class Runtime:
             "created_ns": process.created_ns,
             "restart_of": process.restart_of,
         }
-        record = self.config.record
+        record, remote = self.config.record, self.config.remote
         return LogSpec(
             dir=self.registry.home.log_dir(process.id),
             process_id=process.id,
@@ -717,6 +717,7 @@ class Runtime:
             ring_bytes=record.ring_bytes,
             block_bytes_max=request.block_bytes_max,
             segment_bytes_max=record.segment_bytes_max,
+            seal_age_ns=round(remote.seal_age_s * 1e9) if remote.url else None,
             compression="none" if request.compression == "none" else "lz4",
             output="digest" if request.output == "digest" else "inline",
             on_full=ON_FULL[request.on_full],

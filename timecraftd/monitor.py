@@ -16,6 +16,7 @@ from timecraftd.supervisor.supervisor import Supervisor
 from timecraftd.supervisor.workers import WorkerHandle, end_process
 from timecraftd.systemd import Notifier
 from timecraftd.telemetry import Metrics, Sample
+from timecraftd.uploads import Uploads, upload_gauges, upload_totals
 
 SAMPLE_S = 1.0
 """A younger sample is taken for the present."""
@@ -41,8 +42,10 @@ class Monitor:
         notifier: Notifier,
         watchdog_s: float | None,
         log: Callable[..., None],
+        uploads: Uploads | None = None,
     ) -> None:
         """`watchdog_s`: systemd wants to be told so often that all is well."""
+        self._uploads = uploads
         self.metrics = Metrics(runtime.engine.build_info(), self.latest)
         self._supervisor = supervisor
         self._runtime = runtime
@@ -127,9 +130,14 @@ class Monitor:
             "state_free_bytes": free_bytes,
             "draining": supervisor.draining,
         }
+        totals = dict(supervisor.totals.sums)
+        if self._uploads is not None:
+            status = self._uploads.status()
+            gauges |= upload_gauges(status) | {"upload_waiting_max_bytes": self._config.remote.local_bytes_max}
+            totals |= upload_totals(status)
         kinds = Counter(KINDS.get(name[:1], "other") for name in supervisor.workers.workers)
         workers = {kind: kinds[kind] for kind in KINDS.values()}
-        return Sample(taken_s, processes, workers, self._silent, gauges, dict(supervisor.totals.sums))
+        return Sample(taken_s, processes, workers, self._silent, gauges, totals)
 
     def _look_at_state(self) -> tuple[dict[str, int], int]:
         registry = self._runtime.registry

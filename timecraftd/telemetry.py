@@ -111,6 +111,14 @@ GAUGES = {
     "worker_memory_bytes": "Resident memory of worker processes, guests included.",
     "state_free_bytes": "Room on the file system of the state directory.",
     "draining": "1 while the node takes no processes.",
+    "upload_waiting_processes": "Processes of which something isn't in the store.",
+    "upload_waiting_segments": "Segments that aren't in the store, those that are being written included.",
+    "upload_waiting_bytes": "Their size.",
+    "upload_waiting_max_bytes": "Bound of that; 0 without a store (remote.url).",
+    "upload_lag_seconds": "Age of the oldest sealed segment that isn't in the store.",
+    "upload_sending": "Processes of which something is being sent.",
+    "upload_failing": "Processes whose last attempt failed.",
+    "upload_held": "1 while guests wait because the bound of what isn't in the store is reached.",
 }
 TOTALS = {
     "cpu_ns": ("guest_cpu_seconds", "CPU time of guests.", 1e9),
@@ -125,6 +133,12 @@ TOTALS = {
     "log_sync_waited_ns": ("log_sync_waited_seconds", "Time that guests waited for the disk before outputs.", 1e9),
     "log_faults": ("log_faults", "Times that a log couldn't be written and it was tried again.", 1),
     "log_faulted_ns": ("log_faulted_seconds", "Time that logs could not be written.", 1e9),
+    "uploaded_segments": ("uploaded_segments", "Segments that were sent to the store.", 1),
+    "uploaded_bytes": ("uploaded_bytes", "Bytes that were sent to the store.", 1),
+    "uploaded_objects": ("uploaded_objects", "Modules, configs and files that were sent to the store.", 1),
+    "upload_retries": ("upload_retries", "Requests to the store that were made again.", 1),
+    "upload_failures": ("upload_failures", "Attempts to send something of a process that failed.", 1),
+    "upload_conflicts": ("upload_conflicts", "Times that the store held something else of a process.", 1),
     "restarts": ("process_restarts", "Processes restarted or resumed by policy.", 1),
     "workers_lost": ("workers_lost", "Workers that ended with guests in them, or were ended for not answering.", 1),
 }

@@ -17,16 +17,22 @@ from timecraftd.recorder.remote import RemoteLoop, RemoteStore
 from timecraftd.recorder.uploader import LocalObject, Status, Uploader
 from timecraftd.registry.trees import mounted_trees
 
+AGAIN_S = 10.0
+"""After an error that nobody thought of."""
+
 
 class HomeSource:
     """A state directory as the uploader sees it."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, only: ProcessId | None = None) -> None:
         self._runtime = runtime
+        self._only = only
 
     def processes(self, *, running_only: bool) -> list[ProcessRecord]:
         """Recorded processes; all of them are looked at for hosts that have died."""
-        if running_only:
+        if self._only is not None:
+            found = [self.process(self._only)]
+        elif running_only:
             found = self._runtime.registry.catalogue.processes(running_only=True)
         else:
             found = self._runtime.processes()
@@ -73,6 +79,32 @@ class HomeSource:
         ]
 
 
+def upload_gauges(status: Status) -> dict[str, float]:
+    """What is told of an uploader's present, by names of metrics."""
+    return {
+        "upload_waiting_processes": status.processes,
+        "upload_waiting_segments": status.waiting_segments,
+        "upload_waiting_bytes": status.waiting_bytes,
+        "upload_lag_seconds": status.lag_s,
+        "upload_sending": status.sending,
+        "upload_failing": status.failing,
+        "upload_held": status.is_full,
+    }
+
+
+def upload_totals(status: Status) -> dict[str, int]:
+    """What is told of its past."""
+    totals = status.totals
+    return {
+        "uploaded_segments": totals.segments,
+        "uploaded_bytes": totals.bytes,
+        "uploaded_objects": totals.objects,
+        "upload_retries": status.retries,
+        "upload_failures": totals.failures,
+        "upload_conflicts": totals.conflicts,
+    }
+
+
 def open_store(config: RemoteConfig) -> RemoteStore:
     """The store that a configuration names. Raises ConfigError."""
     from timecraftd.recorder.s3 import S3Store  # takes a while, and most commands need none
@@ -90,9 +122,11 @@ class Uploads:
         node: str,
         log: Callable[..., None],
         on_full: Callable[[bool], None] = lambda _full: None,
+        only: ProcessId | None = None,
         open_store: Callable[[RemoteConfig], RemoteStore] = open_store,
     ) -> None:
-        """`log` and `on_full` are called in the uploader's thread."""
+        """`log` and `on_full` are called in the uploader's thread. With `only` it is for that process alone."""
+        self._only = only
         self._runtime = runtime
         self._node = node
         self._log = log
@@ -102,25 +136,19 @@ class Uploads:
         self._uploader: Uploader | None = None
         self._running: Future[None] | None = None
         self._ended = asyncio.Event()
+        self._ended.set()
 
     def start(self) -> None:
         """Sends what there is, and what comes, until it is closed."""
-        self._running = self._loop.start(self._with_store(lambda uploader: uploader.run()))
+        self._running = self._loop.start(self._serve())
 
-    def push(self, process_ids: Sequence[ProcessId], told: Callable[[Status], None] = lambda _: None) -> None:
-        """Sends all of these processes' logs that is sealed. Raises TimecraftError."""
-        self._loop.run(self._with_store(lambda uploader: uploader.push(process_ids, told)))
+    def push(self, process_ids: Sequence[ProcessId], told: Callable[[Status], None] = lambda _: None) -> Future[None]:
+        """Sends all of these processes' logs that is sealed. The result raises TimecraftError."""
+        return self._loop.start(self._with_store(lambda uploader: uploader.push(process_ids, told)))
 
     def status(self) -> Status:
         """How it stands."""
         return Status() if self._uploader is None else self._uploader.status()
-
-    @property
-    def failure(self) -> BaseException | None:
-        """Why it doesn't run any more, if it doesn't though it should."""
-        if self._running is None or not self._running.done() or self._running.cancelled():
-            return None
-        return self._running.exception()
 
     def close(self) -> None:
         """Ends what is being sent; what was sent whole stays. Idempotent."""
@@ -130,12 +158,21 @@ class Uploads:
                 self._loop.run(self._ended.wait())
         self._loop.close()
 
+    async def _serve(self) -> None:
+        while True:
+            try:
+                await self._with_store(lambda uploader: uploader.run())
+            except Exception as error:  # noqa: BLE001 - logs must go on, and what is wrong be seen
+                shown = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+                self._log("uploads: begin again", level="error", error=f"{type(shown).__name__}: {shown}")
+                await asyncio.sleep(AGAIN_S)
+
     async def _with_store(self, work: Callable[[Uploader], Coroutine[Any, Any, None]]) -> None:
         self._ended.clear()
         store = self._open_store(self._runtime.config.remote)
         try:
             self._uploader = Uploader(
-                store, HomeSource(self._runtime), self._runtime.config.remote,
+                store, HomeSource(self._runtime, self._only), self._runtime.config.remote,
                 node=self._node, log=self._log, on_full=self._on_full,
             )  # fmt: skip
             await work(self._uploader)

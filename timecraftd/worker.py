@@ -86,6 +86,7 @@ class Worker:
         self._past: Counter[str] = Counter()
         """What guests counted that are over."""
         self._control: Peer | None = None
+        self._held = False
         self._retiring = False
         self._over = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
@@ -121,6 +122,7 @@ class Worker:
         if self._control is peer:
             self._control = None
             self._drain_outputs()
+            self._hold_all(held=False)  # nobody is there who would end it
 
     async def _handle(self, operation: str, arguments: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         if operation in ("begin", "resume"):
@@ -133,6 +135,7 @@ class Worker:
             "kill": self._kill,
             "end_replay": self._end_replay,
             "stats": self._stats,
+            "hold": self._hold,
             "retire": self._retire,
             "abandon": self._abandon,
         }
@@ -163,6 +166,8 @@ class Worker:
             _close(ends)
         self._hosted[running.process.id] = _Hosted(running, drains)
         self._loop.add_reader(running.guest.fileno(), self._ended, running.process.id)
+        if self._held:
+            running.guest.hold(True)
         running.guest.begin()
         if self._control is None:
             self._drain_outputs()
@@ -241,6 +246,17 @@ class Worker:
         if self._hosted:
             totals["cpu_ns"] += self._clock.ns()
         return {"memory_bytes": resident_bytes(), "guest_memory_bytes": guest_memory_bytes, "totals": totals}
+
+    async def _hold(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        self._hold_all(held=bool(arguments["held"]))
+        return {}
+
+    def _hold_all(self, *, held: bool) -> None:
+        """Guests wait once their rings are full, or go on."""
+        if held != self._held:
+            self._held = held
+            for hosted in self._hosted.values():
+                hosted.running.guest.hold(held)
 
     async def _retire(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         self._retiring = True

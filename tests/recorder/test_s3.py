@@ -13,8 +13,8 @@ from tests.faultproxy import FaultProxy
 from tests.s3 import BUCKET, BUILD_S, ENVIRONMENT, serving
 from timecraftd.config import RemoteConfig
 from timecraftd.errors import ConfigError, NotFoundError, RemoteError
-from timecraftd.recorder.remote import Capabilities, ConflictError, FilePart, Retries, TransientError
-from timecraftd.recorder.s3 import S3Store, checksum, parse_url
+from timecraftd.recorder.remote import Capabilities, ConflictError, FilePart, Retries, TransientError, parse_url
+from timecraftd.recorder.s3 import S3Store, checksum
 
 pytestmark = pytest.mark.timeout(BUILD_S + 60)
 

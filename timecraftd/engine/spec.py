@@ -73,6 +73,8 @@ class LogSpec:
     ring_bytes: int = 8 * MIB
     block_bytes_max: int = 64 << 10
     segment_bytes_max: int = 64 * MIB
+    seal_age_ns: int | None = None
+    """A segment with records in it is sealed when it is so old; None: by size only."""
     compression: Literal["none", "lz4"] = "lz4"
     output: Literal["inline", "digest"] = "inline"
     on_full: OnFull = "stop"

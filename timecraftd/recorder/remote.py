@@ -11,8 +11,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
-from timecraftd.errors import RemoteError
+from timecraftd.errors import ConfigError, RemoteError
 
 _T = TypeVar("_T")
 MULTIPART_BYTES_MIN = 16 << 20
@@ -179,6 +180,15 @@ def backoff_s(attempt: int, least_s: float, most_s: float, random: Random) -> fl
     """A wait after the n-th failure, from 1 on: half to all of what doubles each time, up to a bound."""
     ceiling = min(least_s * float(1 << min(attempt - 1, 32)), most_s)
     return ceiling * (0.5 + random.random() / 2)
+
+
+def parse_url(url: str) -> tuple[str, str]:
+    """Bucket, and prefix of keys with a slash at its end if there is one. Raises ConfigError."""
+    parts = urlsplit(url)
+    if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+        raise ConfigError(f"remote.url {url!r}: isn't s3://BUCKET or s3://BUCKET/PREFIX", "correct it")
+    prefix = parts.path.strip("/")
+    return parts.netloc, f"{prefix}/" if prefix else ""
 
 
 class RemoteLoop:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import Any
-from urllib.parse import urlsplit
 
 import crc32c as crc32c_
 from aiobotocore.config import AioConfig
@@ -18,7 +17,7 @@ from aiobotocore.session import get_session
 from botocore import exceptions
 
 from timecraftd.config import RemoteConfig
-from timecraftd.errors import ConfigError, NotFoundError, RemoteError
+from timecraftd.errors import NotFoundError, RemoteError
 from timecraftd.recorder.remote import (
     MULTIPART_BYTES_MIN,
     Capabilities,
@@ -27,6 +26,7 @@ from timecraftd.recorder.remote import (
     RemoteInfo,
     Retries,
     TransientError,
+    parse_url,
 )
 
 PART_BYTES = 8 << 20
@@ -349,15 +349,6 @@ class S3Store:
 
 class _OutOfRangeError(RemoteError):
     """A range that begins behind an object's end."""
-
-
-def parse_url(url: str) -> tuple[str, str]:
-    """Bucket, and prefix of keys with a slash at its end if there is one. Raises ConfigError."""
-    parts = urlsplit(url)
-    if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
-        raise ConfigError(f"remote.url {url!r}: isn't s3://BUCKET or s3://BUCKET/PREFIX", "correct it")
-    prefix = parts.path.strip("/")
-    return parts.netloc, f"{prefix}/" if prefix else ""
 
 
 def checksum(data: bytes | FilePart) -> int:

@@ -6,12 +6,13 @@ What of a process is in the store is in a small file beside its log. Losing that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Protocol
 
@@ -136,7 +137,7 @@ class Status:
     conditional: bool | None = None
     """Whether the store honours conditions; None: nobody knows yet."""
     retries: int = 0
-    totals: Totals | None = None
+    totals: Totals = field(default_factory=Totals)
 
 
 class Uploader:
@@ -245,9 +246,14 @@ class Uploader:
         """What of these processes isn't in the store."""
         for item in items:
             next_number = item.manifest.next_number if item.manifest else 0
-            sizes = [size for number, _, size in segment_files(self._log_dir(item.id)) if number >= next_number]
-            item.waiting_bytes = sum(sizes)
-            item.waiting_segments = len(sizes)
+            files = [each for each in segment_files(self._log_dir(item.id)) if each[0] >= next_number]
+            item.waiting_bytes = sum(size for _, _, size in files)
+            item.waiting_segments = len(files)
+            item.oldest_ns = None
+            for number, path, _ in files[:1]:
+                with contextlib.suppress(FileNotFoundError):
+                    found = sealed_segment(path, number)
+                    item.oldest_ns = found.modified_ns if found else None
 
     def _tell_if_full(self) -> None:
         used = sum(item.waiting_bytes for item in self._waiting.values())
@@ -344,9 +350,7 @@ class Uploader:
         if item.manifest != manifest:
             await self._put_manifest(item, replace(manifest, version=manifest.version + 1))
         await asyncio.to_thread(self._measure, [item])
-        left = sealed[len(some) :]
-        item.oldest_ns = left[0].modified_ns if left else None
-        return bool(left)
+        return len(some) < len(sealed)
 
     def _look_at(self, item: _Process) -> ProcessRecord:
         process = self._source.process(item.id)

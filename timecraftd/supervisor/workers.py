@@ -37,6 +37,8 @@ class WorkerHandle:
         self.processes = processes
         """Guests that it hosts, those that it is about to begin included."""
         self.retiring = False
+        self.held = False
+        """Its guests were told to wait once their rings are full."""
 
     @property
     def isolated(self) -> bool:
@@ -115,6 +117,13 @@ class WorkerPool:
         worker.processes.discard(process)
         if (worker.isolated or worker.version != self._version) and not worker.processes:
             self._retire(worker)
+
+    async def hold(self, *, held: bool) -> None:
+        """Has all guests wait once their rings are full, or go on; for those that come it is to be called again."""
+        for worker in [worker for worker in self.workers.values() if worker.held != held]:
+            with suppress(TimecraftError):
+                await worker.peer.call("hold", held=held)
+                worker.held = held
 
     async def close(self, *, abandon: bool) -> None:
         """Hangs up. Idle workers end; others too if they are abandoned, else they go on alone."""

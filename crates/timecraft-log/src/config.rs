@@ -55,6 +55,8 @@ pub struct LogConfig {
     pub block_bytes_max: usize,
     /// A segment is sealed when it reaches this size.
     pub segment_bytes_max: u64,
+    /// A segment with records in it is sealed when it is so old. `None`: by size only.
+    pub seal_age: Option<Duration>,
     /// Compression of blocks.
     pub compression: Compression,
     /// Records reach the medium at the latest after this time, and that of one sync. `None`: at the seal only.
@@ -87,6 +89,7 @@ impl LogConfig {
             ring_bytes: 8 << 20,
             block_bytes_max: 64 << 10,
             segment_bytes_max: 64 << 20,
+            seal_age: None,
             compression: Compression::default(),
             fsync_interval: Some(Duration::from_millis(100)),
             sync_before_output: false,

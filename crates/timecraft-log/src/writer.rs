@@ -119,6 +119,7 @@ pub fn start_with_storage(
         next_number: past.next_number,
         chain: past.chain,
         segment: None,
+        begun: None,
         bulk: Bulk::new(config.ring_bytes),
         shared: Arc::clone(&shared),
         named: false,
@@ -132,6 +133,7 @@ pub fn start_with_storage(
         files,
         storage,
         digester: Digester::new(digest),
+        seal_age: config.seal_age,
         flush_interval: config.flush_interval,
         fsync_interval: config.fsync_interval,
         on_full: config.on_full,
@@ -155,6 +157,10 @@ pub(crate) struct Shared {
     stop: AtomicBool,
     /// Stop without sealing, as if killed.
     abandon: AtomicBool,
+    /// Leave records in the ring, so that the guest waits once it is full.
+    hold: AtomicBool,
+    /// Nobody may hold any more.
+    released: AtomicBool,
     records: AtomicU64,
     blocks: AtomicU64,
     segments: AtomicU64,
@@ -174,6 +180,8 @@ impl Shared {
         Self {
             stop: AtomicBool::new(false),
             abandon: AtomicBool::new(false),
+            hold: AtomicBool::new(false),
+            released: AtomicBool::new(false),
             records: AtomicU64::new(0),
             blocks: AtomicU64::new(0),
             segments: AtomicU64::new(0),
@@ -212,6 +220,10 @@ impl Shared {
 
     pub fn abandoned(&self) -> bool {
         self.abandon.load(Ordering::SeqCst)
+    }
+
+    fn is_held(&self) -> bool {
+        self.hold.load(Ordering::Relaxed) && !self.released.load(Ordering::Relaxed)
     }
 
     /// Sequentially consistent, as the flag of a sleeper is: one of the two is seen.
@@ -264,6 +276,19 @@ impl LogWriterHandle {
         self.shared.stats()
     }
 
+    /// Leaves records in the ring from now on, or goes on. The guest waits once the ring is full; nothing is lost.
+    /// [`finish`](Self::finish) stores all.
+    pub fn hold(&self, held: bool) {
+        self.shared.hold.store(held, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
+    /// Ends a hold for good: a guest that is to end must not wait.
+    pub fn release(&self) {
+        self.shared.released.store(true, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
     /// Why the writer failed, if it did. Under [`OnFull::Continue`] the guest runs on.
     pub fn failure(&self) -> Option<LogError> {
         self.shared.failure()
@@ -298,6 +323,8 @@ pub(crate) struct LogFiles {
     pub next_number: u32,
     pub chain: u64,
     pub segment: Option<SegmentWriter>,
+    /// When it was begun, if this writer did that.
+    pub begun: Option<Instant>,
     pub bulk: Bulk,
     pub shared: Arc<Shared>,
     /// The names of the directory and of the one that it is in are durable.
@@ -332,6 +359,7 @@ impl LogFiles {
                 chain: self.chain,
             };
             self.segment = Some(SegmentWriter::create(storage, &self.dir, start)?);
+            self.begun = Some(Instant::now());
             if !self.named {
                 // The directory may be as new as the segment.
                 for above in self.dir.ancestors().skip(1).take(2).filter(|above| above.is_dir()) {
@@ -350,6 +378,11 @@ impl LogFiles {
         self.bytes_left -= len;
         self.chain = block.info.chain;
         Ok(())
+    }
+
+    /// Whether there is a segment that was begun so long ago.
+    fn is_old(&self, age: Duration) -> bool {
+        self.segment.is_some() && self.begun.is_some_and(|begun| begun.elapsed() >= age)
     }
 
     /// Writes the blocks that are gathered.
@@ -471,6 +504,7 @@ struct Writer {
     files: LogFiles,
     storage: Box<dyn Storage>,
     digester: Digester,
+    seal_age: Option<Duration>,
     flush_interval: Duration,
     fsync_interval: Option<Duration>,
     on_full: OnFull,
@@ -532,6 +566,10 @@ impl Writer {
                     continue;
                 }
             };
+            if !stop && self.shared.is_held() {
+                thread::sleep(SLEEP_IDLE);
+                continue;
+            }
             if drained == 0 {
                 self.ring.wait(self.sleep_max(sleep), || !self.shared.told_to_end());
                 sleep = (sleep * 2).min(SLEEP_IDLE);
@@ -547,7 +585,8 @@ impl Writer {
         if retried {
             self.repair()?;
         }
-        let drained = self.drain()?;
+        let held = !stop && self.shared.is_held();
+        let drained = if held { 0 } else { self.drain()? };
         if drained > 0 {
             self.ring.touch_ahead();
         }
@@ -674,6 +713,10 @@ impl Writer {
     }
 
     fn flush_and_sync_if_due(&mut self, drained: usize) -> Result<(), LogError> {
+        if self.seal_age.is_some_and(|age| self.files.is_old(age)) {
+            self.flush()?;
+            self.files.seal()?;
+        }
         let due = |since: Option<Instant>, interval: Duration| since.is_some_and(|since| since.elapsed() >= interval);
         self.files.poll()?;
         self.release_written();

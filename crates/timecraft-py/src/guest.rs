@@ -52,6 +52,10 @@ impl Guest {
         self.0.kill(signal);
     }
 
+    fn hold(&self, held: bool) {
+        self.0.hold(held);
+    }
+
     fn interrupt(&self) -> bool {
         self.0.interrupt()
     }

@@ -58,6 +58,7 @@ struct LogSpec {
     ring_bytes: usize,
     block_bytes_max: usize,
     segment_bytes_max: u64,
+    seal_age_ns: Option<u64>,
     compression: String,
     output: String,
     on_full: String,
@@ -165,6 +166,7 @@ fn log(spec: LogSpec, limits: &LimitSpec) -> PyResult<LogOptions> {
     config.ring_bytes = spec.ring_bytes;
     config.block_bytes_max = spec.block_bytes_max;
     config.segment_bytes_max = spec.segment_bytes_max;
+    config.seal_age = spec.seal_age_ns.map(Duration::from_nanos);
     config.log_bytes_max = spec.log_bytes_max;
     config.compression = match spec.compression.as_str() {
         "none" => Compression::None,

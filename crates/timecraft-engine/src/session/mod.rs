@@ -104,6 +104,17 @@ impl Session {
     /// Ends the guest within 100 ms, as by a signal. The first reason stands.
     pub fn kill(&self, signal: u8) {
         self.guest.kill(Kill::Signal(signal));
+        if let Some(log) = lock(&self.shared.log).as_ref() {
+            log.release();
+        }
+    }
+
+    /// Stores no more of what is recorded, so that the guest waits once its ring is full, or goes on. A guest that is
+    /// killed isn't held.
+    pub fn hold(&self, held: bool) {
+        if let Some(log) = lock(&self.shared.log).as_ref() {
+            log.hold(held);
+        }
     }
 
     /// Has a call of the guest that waits fail with `EINTR`. False if the guest hasn't noticed the last time yet.

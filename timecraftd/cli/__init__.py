@@ -15,6 +15,7 @@ VERBS = {
     "replay": "run a recorded process again, with the same output and no effects",
     "resume": "let a process whose host died go on",
     "ps": "list processes",
+    "log": "send logs to the store",
     "logs": "show what a process wrote to its standard streams",
     "wait": "wait until processes end",
     "stop": "stop processes, gently first",

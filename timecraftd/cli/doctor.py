@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from timecraftd.cli.context import Context
 from timecraftd.cli.parser import add_format
@@ -19,6 +19,9 @@ from timecraftd.config import Config
 from timecraftd.errors import EngineError, PythonError, TimecraftError
 from timecraftd.model import ObjectKind
 from timecraftd.units import format_size
+
+if TYPE_CHECKING:
+    from timecraftd.recorder.remote import Capabilities
 
 SPACE_BYTES_MIN = 1 << 30
 OPEN_FILES_MIN = 4096
@@ -75,6 +78,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         ("extension", check_extension),
         ("self test", check_self_test),
         ("python", partial(check_python, warm=args.warm)),
+        *([("store", check_store)] if context.config.remote.url else []),
         *([("node", check_node)] if _names_node(context) else []),
     )
     findings = []
@@ -114,6 +118,32 @@ def check_state(context: Context) -> tuple[Level, str]:
     if os.stat(path).st_mode & 0o077:
         return "warn", f"{path}: other users may look into it; chmod 700 it"
     return "ok", f"{path}, {count} processes"
+
+
+def check_store(context: Context) -> tuple[Level, str]:
+    """Whether the store of logs can be written, and how much isn't there."""
+    from timecraftd.recorder.remote import RemoteLoop
+    from timecraftd.uploads import local_bytes, open_store
+
+    config = context.config.remote
+    loop = RemoteLoop()
+
+    async def probe() -> Capabilities:
+        store = open_store(config)
+        try:
+            return await store.probe()
+        finally:
+            await store.close()
+
+    try:
+        abilities = loop.run(probe())
+    finally:
+        loop.close()
+    waiting = local_bytes(context.runtime)
+    text = f"{config.url}, {format_size(waiting)} of {format_size(config.local_bytes_max)} still to be sent"
+    if not abilities.conditional:
+        return "warn", f"{text}; it ignores conditions: two writers of one log could overwrite each other's manifests"
+    return ("warn" if waiting > config.local_bytes_max else "ok"), text
 
 
 def check_trees(context: Context) -> tuple[Level, str]:

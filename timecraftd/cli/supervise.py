@@ -53,6 +53,11 @@ class Interrupts:
         return self.received is not None
 
     @property
+    def count(self) -> int:
+        """How many came from outside."""
+        return self._count
+
+    @property
     def exit_code(self) -> int:
         """The exit code that the signal makes."""
         return 128 + (self.received or 0)
@@ -153,11 +158,19 @@ def attend(context: Context, running: Running, interrupts: Interrupts) -> Outcom
     """Waits for a live guest's end and tells of it."""
     kill_file = context.runtime.kill_file(running.process)
     interrupts.attach(running.guest, kill_file, running.guest.interrupt if running.interruptible else None)
+    uploads = None
+    if context.config.remote.url and running.process.recorded:
+        from timecraftd.cli.uploading import RunUploads
+
+        uploads = RunUploads(context, running)
     try:
         outcome = running.wait(LogFaults(context, running).look)
     finally:
         interrupts.detach()
     tell_run_end(context, running.process, outcome, lambda: context.target.short_id(running.process.id))
+    if uploads is not None:
+        before = interrupts.count
+        uploads.finish(lambda: interrupts.count > before)
     return outcome
 
 

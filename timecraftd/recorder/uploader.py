@@ -40,7 +40,7 @@ STATE_FILE = "upload.json"
 STEP_SEGMENTS_MAX = 8
 STEP_BYTES_MAX = 64 << 20
 """After so much of one process it is the next one's turn."""
-LOOK_S = 1.0
+LOOK_S = 0.25
 """How often it is looked for what running processes have sealed."""
 LOOK_ALL_S = 60.0
 """How often for what anybody else has left."""

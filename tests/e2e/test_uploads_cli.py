@@ -1,0 +1,105 @@
+"""`timecraft run` with a store for its log: what is there at the end, and what if the store isn't."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cli import TIMEOUT_S, guest, wait_for
+from tests.node.test_supervision import TICKER
+from tests.s3 import BUCKET, BUILD_S, ENVIRONMENT, S3
+from timecraftd.recorder.manifest import decode_manifest
+
+pytestmark = pytest.mark.timeout(BUILD_S + 120)
+
+
+@pytest.fixture
+def s3(tmp_path):
+    """A server of the test's own, which it may stop."""
+    server = S3(tmp_path / "s3").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def run(cli, s3):
+    """The command line with a store."""
+    cli.environment |= ENVIRONMENT | {
+        "TIMECRAFT_REMOTE_URL": f"s3://{BUCKET}/logs",
+        "TIMECRAFT_REMOTE_ENDPOINT_URL": s3.endpoint,
+        "TIMECRAFT_REMOTE_REGION": "us-east-1",
+        "TIMECRAFT_REMOTE_ADDRESSING": "path",
+        "TIMECRAFT_REMOTE_SEAL_AGE_S": "200ms",
+    }
+    cli("ps")  # makes the state directory
+    return cli
+
+
+def manifest(s3, process: str):
+    """What the bucket says of a process; None if it says nothing yet."""
+    path = s3.bucket / "logs" / "manifests" / f"{process}.json"
+    return decode_manifest(path.read_bytes(), process) if path.exists() else None
+
+
+def same(s3, cli, process: str) -> bool:
+    """Whether the log in the bucket is the one on the disk."""
+    stored = {path.name: path.read_bytes() for path in (s3.bucket / "logs" / "logs" / process).glob("*.tcl")}
+    return stored == {path.name: path.read_bytes() for path in cli.segments(process)} != {}
+
+
+def test_a_run_leaves_its_log_in_the_store(run, s3):
+    process, done = run.run(guest("hello"))
+    assert done.stderr == ""
+    found = manifest(s3, process)
+    assert (found.complete, found.process.exit_code) == (True, 0)
+    assert same(s3, run, process)
+    doctor = run("doctor", code=None).out
+    assert f"s3://{BUCKET}/logs, 0 B of 8.0 GiB still to be sent" in doctor
+
+
+def test_without_a_store_a_run_ends_as_its_guest_did_and_its_log_goes_later(run, s3):
+    s3.stop()
+    process, done = run.run(guest("exit_code"), code=None)
+    bare = run("run", guest("exit_code"), code=None, TIMECRAFT_REMOTE_URL="")
+    assert done.code == bare.code
+    assert f"timecraft log push {process}" in done.stderr
+    assert "TC0030" in run("log", "push", process, code=125).stderr
+    s3.start()
+    assert "sent 1 segments" in run("log", "push", process).out
+    assert manifest(s3, process).complete
+    assert same(s3, run, process)
+    assert "sent 1 segments" in run("log", "push", "--all").out, "of the run that had no store"
+    assert "sent 0 segments" in run("log", "push", "--all").out
+
+
+def test_a_long_run_goes_as_it_grows(run, s3, tmp_path: Path):
+    (tmp_path / "ticker.wat").write_bytes(TICKER)
+    host = run.start("run", tmp_path / "ticker.wat")
+    process = run.only_process()
+    wait_for(lambda: (found := manifest(s3, process)) and len(found.segments) > 1, "segments in the store")
+    assert not manifest(s3, process).complete
+    host.send_signal(signal.SIGTERM)
+    assert host.wait(TIMEOUT_S) == 128 + signal.SIGTERM
+    assert manifest(s3, process).complete
+    assert same(s3, run, process)
+
+
+def test_a_second_signal_ends_the_wait_for_the_store(run, s3, tmp_path: Path):
+    run.environment["TIMECRAFT_REMOTE_ENDPOINT_URL"] = "http://10.255.255.1:9"  # nobody answers, nor refuses
+    (tmp_path / "ticker.wat").write_bytes(TICKER)
+    host = run.start("run", tmp_path / "ticker.wat")
+    process = run.only_process()
+    wait_for(lambda: run.segments(process), "a log")
+    host.send_signal(signal.SIGTERM)
+    wait_for(lambda: run.process(process)["state"] == "killed", "its end")
+    host.send_signal(signal.SIGTERM)
+    assert host.wait(TIMEOUT_S) == 128 + signal.SIGTERM
+    assert host.stderr is not None
+    assert b"a signal came" in host.stderr.read()
+
+
+def test_log_push_without_a_store_says_so(cli):
+    assert "docs/remote.md" in cli("log", "push", "--all", code=125).stderr
+    assert "TC0002" in cli("log", "push", code=125).stderr

@@ -279,12 +279,13 @@ def test_rules_fire_for_the_node_that_is_in_trouble(tmp_path):
 # ---- documentation
 
 
-def test_each_key_is_documented_with_its_default():
-    rows = re.findall(r"(?m)^\| ((?:`\w+`(?:, )?)+) \| (?:`(.*)` )?\| \S", (DOCS / "node.md").read_text())
+@pytest.mark.parametrize("section", ["node", "remote"])
+def test_each_key_is_documented_with_its_default(section):
+    rows = re.findall(r"(?m)^\| ((?:`\w+`(?:, )?)+) \| (?:`(.*)` )?\| \S", (DOCS / f"{section}.md").read_text())
     documented = {key: default for keys, default in rows for key in re.findall(r"\w+", keys)}
-    node = to_table(Config())["node"]
-    assert isinstance(node, dict)
-    assert documented == {key: str("" if value is None else value) for key, value in node.items()}
+    keys = to_table(Config())[section]
+    assert isinstance(keys, dict)
+    assert documented == {key: str("" if value is None else value) for key, value in keys.items()}
 
 
 def test_each_metric_is_documented():

@@ -210,7 +210,6 @@ fn complete(
         next_number: past.next_number,
         chain: past.chain,
         segment,
-        begun: None,
         bulk: Bulk::none(),
         shared: Arc::new(Shared::new(past.next_seq, Arc::default())),
         named: false,

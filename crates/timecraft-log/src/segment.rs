@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Length of a segment's header, in bytes.
 pub const SEGMENT_HEADER_LEN: usize = 64;
@@ -193,6 +194,7 @@ pub struct SegmentWriter {
     path: PathBuf,
     file: Box<dyn SegmentFile>,
     start: SegmentStart,
+    pub(crate) begun: Instant,
     /// The blocks that are in the file.
     blocks: BlockList,
     /// Blocks behind them that are gathered for a bulk write, and their offsets.
@@ -264,7 +266,8 @@ impl SegmentWriter {
         let last_len = blocks.entries.last().map_or(0, |last| last.len);
         let (gathered, news) = (VecDeque::new(), Written::default());
         let (unsynced, synced_end, doubtful) = (false, 0, false);
-        Self { path, file, start, blocks, gathered, end, last_len, news, unsynced, synced_end, doubtful }
+        let begun = Instant::now();
+        Self { path, file, start, begun, blocks, gathered, end, last_len, news, unsynced, synced_end, doubtful }
     }
 
     /// Appends a block. If that fails, the segment is as it was before, if at all possible.

@@ -119,7 +119,6 @@ pub fn start_with_storage(
         next_number: past.next_number,
         chain: past.chain,
         segment: None,
-        begun: None,
         bulk: Bulk::new(config.ring_bytes),
         shared: Arc::clone(&shared),
         named: false,
@@ -323,8 +322,6 @@ pub(crate) struct LogFiles {
     pub next_number: u32,
     pub chain: u64,
     pub segment: Option<SegmentWriter>,
-    /// When it was begun, if this writer did that.
-    pub begun: Option<Instant>,
     pub bulk: Bulk,
     pub shared: Arc<Shared>,
     /// The names of the directory and of the one that it is in are durable.
@@ -359,7 +356,6 @@ impl LogFiles {
                 chain: self.chain,
             };
             self.segment = Some(SegmentWriter::create(storage, &self.dir, start)?);
-            self.begun = Some(Instant::now());
             if !self.named {
                 // The directory may be as new as the segment.
                 for above in self.dir.ancestors().skip(1).take(2).filter(|above| above.is_dir()) {
@@ -382,7 +378,7 @@ impl LogFiles {
 
     /// Whether there is a segment that was begun so long ago.
     fn is_old(&self, age: Duration) -> bool {
-        self.segment.is_some() && self.begun.is_some_and(|begun| begun.elapsed() >= age)
+        self.segment.as_ref().is_some_and(|segment| segment.begun.elapsed() >= age)
     }
 
     /// Writes the blocks that are gathered.

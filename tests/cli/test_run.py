@@ -33,6 +33,34 @@ def test_run_replay_logs(timecraft, guests):
 
 
 @BOTH_WAYS
+def test_ps_watches(timecraft, guests):
+    """What there is, then each change, the end too, a line each; until Ctrl-C."""
+    watching = timecraft.start("ps", "-w", "-o", "json", "--filter", "name=seen*")
+    assert watching.stdout is not None
+    process = timecraft.start("run", "-q", "--name", "seen", guests / "spin.wat")
+    assert json.loads(watching.stdout.readline())["name"] == "seen"
+    table = timecraft.start("ps", "-w", "--filter", "name=seen*")
+    assert table.stdout is not None
+    assert table.stdout.readline().split() == ["ID", "NAME", "MODULE", "STATUS", "CREATED", "SIZE"]
+    assert table.stdout.readline().split()[1:4] == ["seen", "spin.wat", "Up"]
+    timecraft("run", "-q", "--name", "other", guests / "hello.wat")
+    timecraft("kill", "seen")
+    process.communicate(timeout=60)
+    assert process.returncode == 137
+    states: list[str] = []
+    while "killed" not in states:
+        told = json.loads(watching.stdout.readline())
+        assert told["name"] == "seen"
+        states.append(told["state"])
+    while "Killed (137)" not in table.stdout.readline():
+        pass
+    for each in (watching, table):
+        each.send_signal(signal.SIGINT)
+        each.communicate(timeout=60)
+        assert each.returncode == 130
+
+
+@BOTH_WAYS
 def test_exit_codes(timecraft, guests):
     """The guest's own, and it is replayed too."""
     assert timecraft("run", "--name", "e", guests / "exit_code.wat").returncode == 42

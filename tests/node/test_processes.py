@@ -184,6 +184,30 @@ def test_the_same_key_starts_one_process(node, hello):
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+def test_an_attached_start_with_the_same_key_takes_hold_of_what_it_has_started(node, hello, guests):
+    """While it runs and when it is over: all of its output comes out of its log."""
+
+    def attach(key: str, module: str, **first: object) -> list[process_pb2.AttachResponse]:
+        start = process_pb2.AttachRequest.Start(spec=process_pb2.ProcessSpec(module=module), idempotency_key=key)
+        return node.processes.Attach(iter([process_pb2.AttachRequest(start=start, **first)]))
+
+    once, again = list(attach("a1", hello)), list(attach("a1", hello, with_stdin=True))
+    assert once[0].started.process.id == again[0].started.process.id
+    assert b"".join(response.stdout for response in again) == b"hello, world\n"
+    assert again[-1].ended.process.exit_code == 0
+    error = refused(attach, "a1", hello, trace=True)
+    assert "its output went there" in error.details()
+    talks = node.upload(guests / "spin_output.wat")
+    first = attach("a2", talks)
+    process = next(first).started.process.id
+    second = attach("a2", talks)
+    assert next(second).started.process.id == process
+    assert next(response.stdout for response in second if response.stdout).startswith(b"again\n")
+    node.processes.Signal(process_pb2.SignalRequest(id=process, signal=9))
+    assert list(second)[-1].ended.process.state == KILLED
+    first.cancel()
+
+
 def test_pages_filters_and_fields(node, hello):
     ids = [node.run(hello, name=f"page-{number}").id for number in range(5)]
     wanted = process_pb2.ProcessFilter(names=["page-*"])

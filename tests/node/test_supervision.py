@@ -18,6 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from tests.node.conftest import wait_until
 from tests.node.test_processes import CRASHED, EXITED, KILLED, RUNNING, details, refused
 from timecraftd.api.v1 import node_pb2, process_pb2
+from timecraftd.registry.home import ProcessLock
 
 QUEUED = process_pb2.PROCESS_STATE_QUEUED
 Policy = process_pb2.RestartPolicy
@@ -78,6 +79,23 @@ def test_a_guest_whose_reader_died_with_the_control_process_goes_on(ticker):
     node.start()
     before = ticks(node, process)
     wait_until(lambda: ticks(node, process) > before)
+
+
+def test_a_process_whose_worker_is_just_dying_is_taken_up_when_it_is_dead(ticker):
+    """Its lock is held a moment longer than its worker answers."""
+    node, module = ticker
+    kept = node.run(module, restart=Policy(mode=Policy.MODE_RESUME))
+    wait_until(lambda: ticks(node, kept) > 2)
+    (worker,) = node.worker_pids()
+    node.stop(signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
+    lock = ProcessLock(str(node.home / "processes" / kept.id))
+    lock.acquire(wait=True)
+    node.start()
+    wait_until(lambda: node.told("another host runs the process"))
+    assert node.get(kept.id).epoch == 0
+    lock.release()
+    wait_until(lambda: node.get(kept.id).epoch == 1 and node.get(kept.id).state == RUNNING)
 
 
 def test_a_worker_that_dies_costs_its_guests_a_resume(ticker):

@@ -82,8 +82,29 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
             raise UsageError(
                 "attach: the first message says what to start or to attach to", "send start, existing or resume"
             )
-        attached = self._follow if kind == "existing" else self._start_attached
-        async for response in attached(first, requests):
+        known = await self._known(first.start.idempotency_key, first.start.spec) if kind == "start" else None
+        if known is not None:
+            responses = self._attach_again(known, first, requests)
+        else:
+            responses = (self._follow if kind == "existing" else self._start_attached)(first, requests)
+        async for response in responses:
+            yield response
+
+    async def _attach_again(
+        self, known: ProcessRecord, first: pb.AttachRequest, requests: AsyncIterator[pb.AttachRequest]
+    ) -> AsyncIterator[pb.AttachResponse]:
+        """A request is repeated: the process that it has started, with all its output, but without its streams."""
+        if not known.recorded or first.trace:
+            raise ProcessStateError(
+                f"process {known.id}: was started by a request with the same key, and its output went there",
+                f"`timecraft wait {known.id}` tells how it ends",
+            )
+        live = self._supervisor.live(known.id)
+        if live is not None:
+            await asyncio.shield(live.begun)
+        again = pb.AttachRequest(existing=pb.AttachRequest.Existing(id=known.id))
+        again.existing.since.CopyFrom(convert.timestamp(known.created_ns))
+        async for response in self._follow(again, requests):
             yield response
 
     async def _start_attached(
@@ -126,9 +147,6 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
             live = await self._supervisor.resume(process, self._submission(process), trust=trust, stdio=stdio)
             return await self._supervisor.get(process.id), live
         spec, key = first.start.spec, first.start.idempotency_key
-        known = await self._known(key, spec)
-        if known is not None:
-            raise ProcessStateError(f"process {known.id}: was started by a request with the same key", "attach to it")
         return await self._submit(await self._asked(spec), key, spec, stdio)
 
     def _leave(self, process: ProcessRecord, stdio: Stdio, *, kill: bool) -> None:
@@ -204,13 +222,14 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
         try:
             for process in reversed(await asyncio.to_thread(self._runtime.processes)):
                 if _fits(process, request.filter):
-                    yield pb.WatchResponse(process=self._message(process))
+                    yield pb.WatchResponse(process=await asyncio.to_thread(self._told, process))
             yield pb.WatchResponse(synced=True)
             while True:
                 process, removed = await waiting
                 waiting = asyncio.ensure_future(anext(changes))
                 if _fits(process, request.filter):
-                    yield pb.WatchResponse(process=self._message(process), removed=removed)
+                    message = self._message(process) if removed else await asyncio.to_thread(self._told, process)
+                    yield pb.WatchResponse(process=message, removed=removed)
         finally:
             waiting.cancel()
             with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):

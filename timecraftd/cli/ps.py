@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
 
 from timecraftd.cli.context import Context
 from timecraftd.cli.parser import add_format, positive_int
-from timecraftd.cli.terminal import print_data, print_table
+from timecraftd.cli.terminal import print_data, print_row, print_table
 from timecraftd.errors import UsageError
 from timecraftd.model import ProcessRecord, ProcessState
 from timecraftd.units import format_ago, format_size, format_span
 from timecraftd.views import process_data
 
 FILTERS = ("name", "module", "state", "id")
+HEADER = ("ID", "NAME", "MODULE", "STATUS", "CREATED", "SIZE")
+WIDTHS = (13, 12, 16, 28, 16, 8)
+"""Of columns whose rows aren't all known."""
 _WORDS = {
     ProcessState.EXITED: "Exited",
     ProcessState.TRAPPED: "Trapped",
@@ -36,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help=f"keys: {', '.join(FILTERS)}; * matches all",
     )
+    parser.add_argument("-w", "--watch", action="store_true", help="go on with each process that is new or has changed")
     add_format(parser)
 
 
@@ -43,6 +49,11 @@ def run(args: argparse.Namespace, context: Context) -> int:
     """Prints the table."""
     filters = [parse_filter(text) for text in args.filter]
     wants_ended = args.all or args.last is not None or any(key == "state" for key, _ in filters)
+    if args.watch:
+        if args.last is not None:
+            raise UsageError("ps: --watch and --last exclude each other", "leave out one of them")
+        watch(context, context.target.watch(alive=not wants_ended, filters=filters), args)
+        return 0
     processes = context.target.processes(alive=not wants_ended, filters=filters, last=args.last)
     print_processes(context, processes, form=args.output, quiet=args.quiet, whole=args.no_trunc)
     return 0
@@ -64,18 +75,39 @@ def print_processes(
             print(shown_id(process))
         return
     now_ns = context.now_ns()
-    rows = [
-        (
-            shown_id(process),
-            process.name or "-",
-            process.module_name if whole else shorten(process.module_name, 32),
-            status(process, now_ns),
-            format_ago(now_ns - process.created_ns),
-            format_size(process.log_bytes) if process.recorded else "-",
-        )
-        for process in processes
-    ]
-    print_table(("ID", "NAME", "MODULE", "STATUS", "CREATED", "SIZE"), rows)
+    print_table(HEADER, [_row(process, shown_id(process), now_ns, whole=whole) for process in processes])
+
+
+def watch(context: Context, batches: Iterator[list[ProcessRecord]], args: argparse.Namespace) -> None:
+    """Prints what there is, then a row, a JSON object or a YAML document for each change."""
+    import json  # slow to import
+
+    if args.output == "text" and not args.quiet:
+        print_row(HEADER, WIDTHS)
+    for batch in batches:
+        for process in batch:
+            shown_id = process.id if args.no_trunc else context.target.short_id(process.id)
+            if args.output == "json":
+                print(json.dumps(process_data(process)))
+            elif args.output == "yaml":
+                print("---")
+                print_data(process_data(process), args.output)
+            elif args.quiet:
+                print(shown_id)
+            else:
+                print_row(_row(process, shown_id, context.now_ns(), whole=args.no_trunc), WIDTHS)
+        sys.stdout.flush()
+
+
+def _row(process: ProcessRecord, shown_id: str, now_ns: int, *, whole: bool) -> tuple[str, ...]:
+    return (
+        shown_id,
+        process.name or "-",
+        process.module_name if whole else shorten(process.module_name, 32),
+        status(process, now_ns),
+        format_ago(now_ns - process.created_ns),
+        format_size(process.log_bytes) if process.recorded else "-",
+    )
 
 
 def status(process: ProcessRecord, now_ns: int) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PAGE_SIZE = 1000
 STOP_MARGIN_S = 30.0
 """Beyond the patience of `stop`."""
+LIVING = (ProcessState.RUNNING, ProcessState.QUEUED)
 LAYERS = {
     "syscall": view_pb2.TraceRequest.LAYER_SYSCALL,
     "network": view_pb2.TraceRequest.LAYER_NETWORK,
@@ -94,13 +95,9 @@ class NodeTarget:
         self, *, alive: bool = False, filters: Sequence[tuple[str, str]] = (), last: int | None = None
     ) -> list[ProcessRecord]:
         """See Target."""
-        wanted = process_pb2.ProcessFilter()
+        wanted = _filter(filters)
         if alive:
-            wanted.states.extend(map(convert.state_number, (ProcessState.RUNNING, ProcessState.QUEUED)))
-        # Patterns of one kind are alternatives to the node: of several of a kind it gets one, and we look at the rest.
-        first = {key: pattern for key, pattern in reversed(filters) if key != "state"}
-        for key, pattern in first.items():
-            getattr(wanted, f"{key}s").append(pattern)
+            wanted.states.extend(map(convert.state_number, LIVING))
         request = process_pb2.ListRequest(filter=wanted, page_size=min(last or PAGE_SIZE, PAGE_SIZE))
 
         def page(token: str) -> process_pb2.ListResponse:
@@ -111,6 +108,24 @@ class NodeTarget:
         records = map(self._record, pages(page, lambda response: response.processes))
         fits = (process for process in records if all(matches(process, *item) for item in filters))
         return list(itertools.islice(fits, last))
+
+    def watch(self, *, alive: bool, filters: Sequence[tuple[str, str]]) -> Iterator[list[ProcessRecord]]:
+        """See Target."""
+        first: list[ProcessRecord] | None = []
+        for response in self.client.stream(
+            self.client.processes.Watch, process_pb2.WatchRequest(filter=_filter(filters))
+        ):
+            if response.synced and first is not None:
+                yield first[::-1]
+                first = None
+                continue
+            process = self._record(response.process)
+            if response.removed or not all(matches(process, *item) for item in filters):
+                continue
+            if first is None:
+                yield [process]
+            elif not alive or process.state in LIVING:
+                first.append(process)
 
     def short_id(self, process_id: ProcessId) -> str:
         """See Target. Of a process that the node has told of."""
@@ -354,3 +369,12 @@ def _kind(kind: str) -> view_pb2.ObjectKind:
 def _replay_end(ended: Any) -> ReplayEnd:
     last_seq = ended.last_seq if ended.HasField("last_seq") else None
     return ReplayEnd(ended.kind, ended.code, ended.message, tuple(ended.backtrace), last_seq, ended.log_incomplete)
+
+
+def _filter(filters: Sequence[tuple[str, str]]) -> process_pb2.ProcessFilter:
+    """As much of `ps`'s filters as a node takes."""
+    wanted = process_pb2.ProcessFilter()
+    # Patterns of one kind are alternatives to the node: of several of a kind it gets one, and we look at the rest.
+    for key, pattern in {key: pattern for key, pattern in reversed(filters) if key != "state"}.items():
+        getattr(wanted, f"{key}s").append(pattern)
+    return wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Protocol
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from timecraftd.views import ReplayEnd, TraceOptions
 
 REMOVE_PATIENCE_S = 2.0
+
+WATCH_S = 1.0
+"""How often `ps --watch` looks for changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,9 @@ class Target(Protocol):
         self, *, alive: bool = False, filters: Sequence[tuple[str, str]] = (), last: int | None = None
     ) -> list[ProcessRecord]:
         """Processes, newest first: those that live only, those that pass filters of `ps`, so many at most."""
+
+    def watch(self, *, alive: bool, filters: Sequence[tuple[str, str]]) -> Iterator[list[ProcessRecord]]:
+        """What `processes` tells, then each process that is new or has changed, whether it lives or not, for ever."""
 
     def short_id(self, process_id: ProcessId) -> str:
         """The shortest prefix, of 13 characters or more, that names a process alone."""
@@ -190,6 +197,28 @@ class EmbeddedTarget:
         found = self._runtime.processes(running_only=alive)
         found = [process for process in found if all(matches(process, *item) for item in filters)][:last]
         return [sized(self._runtime, process) for process in found]
+
+    def watch(self, *, alive: bool, filters: Sequence[tuple[str, str]]) -> Iterator[list[ProcessRecord]]:
+        """See Target."""
+        from timecraftd.views import matches, sized
+
+        def look() -> dict[ProcessId, ProcessRecord]:
+            found = self._runtime.processes()
+            return {process.id: process for process in found if all(matches(process, *item) for item in filters)}
+
+        last = look()
+        yield [
+            sized(self._runtime, process)
+            for process in last.values()
+            if not alive or process.state is ProcessState.RUNNING
+        ]
+        while True:
+            time.sleep(WATCH_S)
+            now = look()
+            for process in reversed(now.values()):
+                if last.get(process.id) != process:
+                    yield [sized(self._runtime, process)]
+            last = now
 
     def short_id(self, process_id: ProcessId) -> str:
         """See Target."""

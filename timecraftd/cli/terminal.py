@@ -78,8 +78,13 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     shown = [list(header), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in shown) for column in range(len(header))]
     for row in shown:
-        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
-        print("   ".join(cells).rstrip())
+        print_row(row, widths)
+
+
+def print_row(row: Sequence[str], widths: Sequence[int]) -> None:
+    """A row of a table."""
+    cells = [f"{printable(cell):<{width}}" for cell, width in zip(row, widths, strict=True)]
+    print("   ".join(cells).rstrip())
 
 
 def print_fields(pairs: Sequence[tuple[str, object]], indent: str = "") -> None:

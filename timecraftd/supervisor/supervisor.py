@@ -34,6 +34,8 @@ _T = TypeVar("_T")
 Log = Callable[..., None]
 STATS_S = 1.0
 """How long workers have to tell what they use."""
+HOST_POLL_S = 0.5
+"""How often it is looked whether another host still runs a process that the node is to look after."""
 ENDS_MAX = 1024
 """Ends that are remembered with what isn't in the catalogue: whether another run follows, backtraces, counters."""
 
@@ -145,11 +147,26 @@ class Supervisor:
             self._start_next()
         elif process.state is ProcessState.RUNNING:
             self._log("another host runs the process", process=process.id, pid=process.pid)
+            self.tasks.start(self._take_up_later(submission))
         elif process.state is ProcessState.CRASHED and submission.checkpointed and process.recorded:
             self.tasks.start(self._again(replace(submission, checkpointed=False), process, 0.0, resumes=True))
         else:
             self._log("process ended while no node looked after it", process=process.id, state=str(process.state))
             self._follow_up(submission, process)
+
+    async def _take_up_later(self, submission: Submission) -> None:
+        """Takes a process up once its host lets go of it: a worker that is dying needs a moment for that."""
+        state = ProcessState.RUNNING
+        while state is ProcessState.RUNNING:
+            await asyncio.sleep(HOST_POLL_S)
+            if submission.process in self._live:  # somebody had it resumed
+                return
+            with contextlib.suppress(StateError):
+                try:
+                    state = (await self._stored(submission.process)).state
+                except NotFoundError:
+                    break
+        await self._take_up(submission)
 
     async def drain(self) -> None:
         """Takes no more processes, and waits until none is left."""

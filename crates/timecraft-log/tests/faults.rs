@@ -121,8 +121,8 @@ fn before_an_output_all_that_came_before_is_on_the_medium() {
     let disk = Disk::default();
     let config = LogConfig {
         sync_before_output: true,
-        fsync_interval: Some(Duration::from_mins(60)),
-        flush_interval: Duration::from_mins(60),
+        fsync_interval: Some(Duration::from_hours(1)),
+        flush_interval: Duration::from_hours(1),
         ..small_config(dir.path())
     };
     let (mut ring, handle) = start(config, &disk);
@@ -143,7 +143,7 @@ fn before_an_output_all_that_came_before_is_on_the_medium() {
 fn records_are_synced_in_time_without_being_asked_for() {
     let dir = scratch();
     let disk = Disk::default();
-    let config = LogConfig { flush_interval: Duration::from_mins(60), ..small_config(dir.path()) };
+    let config = LogConfig { flush_interval: Duration::from_hours(1), ..small_config(dir.path()) };
     let (mut ring, handle) = start(config, &disk);
     for i in 0..3 {
         sample(i).append_to(&mut ring).unwrap();

@@ -25,12 +25,13 @@ mod ring;
 mod segment;
 mod source;
 mod storage;
+mod verify;
 mod writer;
 
 pub use block::{BLOCK_HEADER_LEN, BlockDecoder, BlockEncoder, BlockInfo, decode_block};
 pub use config::{Compression, LogConfig, OnFull, Output};
 pub use error::{AppendError, LogError, Reason};
-pub use log::{BlockFilter, Blocks, LogReader};
+pub use log::{BlockFilter, Blocks, Gap, LogReader};
 pub use record::{
     ARGS_MAX, CALL_END, CALL_START, CONTROL_BASE, DIGEST_LEN, DIGEST_OVER, Head, KEEP_ALL, RECORD_BYTES_MAX,
     REGIONS_MAX, RecordView, Regions, digest_sent,
@@ -43,6 +44,7 @@ pub use segment::{
 };
 pub use source::{FetchError, LogSource, SegmentStore, StoredSegment};
 pub use storage::{DIRECT_ALIGN, DirStorage, DirectFile, SegmentFile, Storage};
+pub use verify::{Verified, verify};
 pub use writer::{LogStats, LogSummary, LogWriterHandle, start, start_with_storage};
 
 /// Version of the segment and block formats this crate writes, and the newest it reads.

@@ -50,9 +50,79 @@ pub struct LogReader {
     decoder: BlockDecoder,
     buffer: Vec<u8>,
     filter: Option<BlockFilter>,
+    /// What was left out so far, if damage is to be skipped.
+    gaps: Option<Vec<Gap>>,
+    /// Record at which reading failed.
+    failed_at: u64,
+    /// All behind here is damaged.
+    is_over: bool,
+}
+
+/// Records that are damaged, and were left out.
+#[derive(Clone, Debug)]
+pub struct Gap {
+    /// Number of the first one.
+    pub first_seq: u64,
+    /// Number behind the last one. `None`: nothing that can be read comes behind them.
+    pub next_seq: Option<u64>,
+    /// What is wrong.
+    pub error: LogError,
 }
 
 impl LogReader {
+    /// Opens a log of which parts are damaged: reading goes on behind them, and [`gaps`](Self::gaps) tells of them.
+    pub fn open_damaged(source: impl Into<LogSource>) -> Result<Self, LogError> {
+        let source = source.into();
+        let (segments, lost) = source.readable_segments()?;
+        if let (true, Some(error)) = (segments.is_empty(), &lost) {
+            return Err(error.clone());
+        }
+        let first_seq = segments.first().map_or(0, |first| first.start.base_seq);
+        let gap = lost.filter(|_| segments.first().is_some_and(|first| first.start.number > 0));
+        let gap = gap.filter(|_| first_seq > 0).map(|error| Gap { first_seq: 0, next_seq: Some(first_seq), error });
+        Ok(Self { gaps: Some(gap.into_iter().collect()), ..Self::with_segments(source, segments)? })
+    }
+
+    /// Size of the segments and blocks that were passed, in bytes.
+    pub(crate) fn bytes_passed(&self) -> u64 {
+        let current = self.current.info();
+        let before = self.segments.iter().take_while(|segment| segment.start.number < current.start.number);
+        let here = self.current.entries().get(self.next_block).map_or(current.len, |entry| entry.offset);
+        before.map(|segment| segment.len).sum::<u64>() + here
+    }
+
+    /// What was left out so far, in order.
+    pub fn gaps(&self) -> &[Gap] {
+        self.gaps.as_deref().unwrap_or_default()
+    }
+
+    /// Goes on behind what could not be read, if that is wanted.
+    #[cold]
+    fn skip(&mut self, error: LogError) -> Result<(), LogError> {
+        if self.gaps.is_none() || !matches!(error, LogError::Corrupt { .. } | LogError::Io { .. }) {
+            return Err(error);
+        }
+        let first_seq = self.failed_at;
+        self.decoder.clear();
+        let next_seq = loop {
+            if let Some(entry) = self.current.entries().get(self.next_block) {
+                break Some(entry.base_seq);
+            }
+            let number = self.current.info().start.number;
+            let Some(next) = self.segments.iter().position(|next| next.start.number > number) else {
+                self.is_over = true;
+                break None;
+            };
+            if self.enter(next).is_err() {
+                self.segments.remove(next);
+            }
+        };
+        if let Some(gaps) = &mut self.gaps {
+            gaps.push(Gap { first_seq, next_seq, error });
+        }
+        Ok(())
+    }
+
     /// Opens the log in a directory, or wherever else its segments are, at its first record.
     pub fn open(source: impl Into<LogSource>) -> Result<Self, LogError> {
         let source = source.into();
@@ -76,6 +146,9 @@ impl LogReader {
             decoder: BlockDecoder::default(),
             buffer: Vec::new(),
             filter: None,
+            gaps: None,
+            failed_at: 0,
+            is_over: false,
         })
     }
 
@@ -84,8 +157,10 @@ impl LogReader {
     #[inline]
     pub fn next(&mut self) -> Result<Option<RecordView<'_>>, LogError> {
         while self.decoder.next_seq().is_none() {
-            if !self.load_block()? {
-                return Ok(None);
+            match self.load_block() {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(error) => self.skip(error)?,
             }
         }
         let next_seq = self.decoder.next_seq().unwrap_or_default();
@@ -194,6 +269,7 @@ impl LogReader {
         }
         self.current.load()?;
         self.next_block = 0;
+        self.is_over = false;
         self.decoder.clear();
         Ok(())
     }
@@ -211,6 +287,10 @@ impl LogReader {
 
     /// Starts on the next block that the filter keeps; false at the end of the log.
     fn load_block(&mut self) -> Result<bool, LogError> {
+        if self.is_over {
+            return Ok(false);
+        }
+        self.failed_at = self.current.info().start.base_seq;
         self.current.load()?;
         loop {
             let Some(&entry) = self.current.entries().get(self.next_block) else {
@@ -219,15 +299,15 @@ impl LogReader {
                 }
                 continue;
             };
+            self.failed_at = entry.base_seq;
+            self.next_block += 1;
             if let Some(filter) = self.filter {
                 let block = self.current.block_info(&entry)?;
                 if !filter.keeps(&block) {
-                    self.next_block += 1;
                     continue;
                 }
             }
             let block = self.current.read_block(&entry, &mut self.buffer)?;
-            self.next_block += 1;
             self.decoder
                 .begin(&block, &self.buffer[BLOCK_HEADER_LEN..])
                 .map_err(|reason| self.current.corrupt(entry.offset, entry.base_seq, reason))?;
@@ -243,6 +323,7 @@ impl LogReader {
             return Ok(true);
         }
         let info = self.current.info();
+        self.failed_at = info.next_seq;
         let number = info.start.number;
         let Some(next) = self.segments.iter().position(|next| next.start.number > number) else {
             let is_short = self.source.next_seq.is_some_and(|next_seq| info.next_seq < next_seq);

@@ -65,6 +65,12 @@ impl<P: AsRef<Path> + ?Sized> From<&P> for LogSource {
 impl LogSource {
     /// The log's segments by number: files where there are any, stored ones for the others.
     pub(crate) fn segments(&self) -> Result<Vec<SegmentInfo>, LogError> {
+        let (found, lost) = self.readable_segments()?;
+        lost.map_or(Ok(found), Err)
+    }
+
+    /// The same without those that can't be read, and why the first of them can't.
+    pub(crate) fn readable_segments(&self) -> Result<(Vec<SegmentInfo>, Option<LogError>), LogError> {
         let files = match list_segments(&self.dir) {
             Err(LogError::Io { source, .. }) if self.store.is_some() && is_missing(&source) => Vec::new(),
             files => files?,
@@ -76,8 +82,7 @@ impl LogSource {
                 Ok(reader) => found.push(reader.info().clone()),
                 // The writer has just created it.
                 Err(LogError::Corrupt { reason: Reason::Truncated, .. }) if !found.is_empty() => {}
-                Err(error) if self.store.is_some() => unreadable.push((number, error)),
-                Err(error) => return Err(error),
+                Err(error) => unreadable.push((number, error)),
             }
         }
         if let Some(store) = &self.store
@@ -86,7 +91,7 @@ impl LogSource {
             merge(&mut found, store.as_ref())?;
         }
         let lost = unreadable.into_iter().find(|(number, _)| !found.iter().any(|it| it.start.number == *number));
-        lost.map_or(Ok(found), |(_, error)| Err(error))
+        Ok((found, lost.map(|(_, error)| error)))
     }
 
     /// Whether these are all segments of the log, as far as can be known without a look into the store.

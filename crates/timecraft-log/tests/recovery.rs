@@ -11,7 +11,7 @@ use std::time::Duration;
 use support::{PROCESS, Record, read_all, read_log, sample, samples, small_config, start, write_log};
 use timecraft_log::{
     AppendError, CALL_END, Compression, DirStorage, KEEP_ALL, LogConfig, LogError, LogReader, LogWriterHandle, OnFull,
-    Output, Reason, RingWriter, SegmentFile, Storage, digest_sent, recover, start_with_storage,
+    Output, Reason, RingWriter, SegmentFile, Storage, digest_sent, recover, start_with_storage, verify,
 };
 
 /// Leaves a log as a killed process would: with `count` records somewhere.
@@ -184,11 +184,12 @@ fn a_flipped_bit_is_detected_or_harmless() {
     let bytes = small_segment(Compression::Lz4, count);
     let records = samples(count);
     let mut detected = 0;
-    for at in 0..bytes.len() {
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 1 << (at % 8);
-        let dir = dir_with(&damaged);
-        let context = format!("byte {at} of {}", bytes.len());
+    let dir = dir_with(&bytes);
+    for bit in 0..bytes.len() * 8 {
+        let (at, mut damaged) = (bit / 8, bytes.clone());
+        damaged[at] ^= 1 << (bit % 8);
+        std::fs::write(dir.path().join("000000.tcl"), damaged).unwrap();
+        let context = format!("bit {} of byte {at} of {}", bit % 8, bytes.len());
         let Ok(mut reader) = LogReader::open(dir.path()) else {
             detected += 1;
             continue;
@@ -200,7 +201,7 @@ fn a_flipped_bit_is_detected_or_harmless() {
     }
     // All but those in index and footer, which a scan replaces.
     let tail = 8 + LogReader::open(dir_with(&bytes).path()).unwrap().blocks().count() * 32 + 64;
-    assert!(detected >= bytes.len() - tail, "{detected} of {}", bytes.len());
+    assert!(detected >= (bytes.len() - tail) * 8, "{detected} of {}", bytes.len() * 8);
 }
 
 #[test]
@@ -228,6 +229,75 @@ fn a_truncated_segment_yields_its_prefix_and_can_be_continued() {
         }
     }
     assert_eq!(last_len, records.len());
+}
+
+/// The numbers that are left out, and what is left of the records.
+fn read_around(dir: &Path) -> (Vec<(u64, Option<u64>)>, Vec<(u64, Record)>) {
+    let mut reader = LogReader::open_damaged(dir).unwrap();
+    let (found, error) = read_all(&mut reader);
+    assert!(error.is_none(), "{error:?}");
+    let verified = verify(dir, |done, all| done <= all).unwrap();
+    assert_eq!(verified.records, found.len() as u64);
+    let gaps = reader.gaps().iter().map(|gap| (gap.first_seq, gap.next_seq)).collect();
+    assert_eq!(verified.gaps.iter().map(|gap| (gap.first_seq, gap.next_seq)).collect::<Vec<_>>(), gaps);
+    (gaps, found)
+}
+
+#[test]
+fn damage_can_be_skipped_and_what_is_left_out_is_told() {
+    let whole = tempfile::tempdir().unwrap();
+    write_log(small_config(whole.path()), &samples(3_000));
+    let blocks: Vec<_> = LogReader::open(whole.path()).unwrap().blocks().map(Result::unwrap).collect();
+    let segments: Vec<_> = LogReader::open(whole.path()).unwrap().segments().to_vec();
+    assert!(segments.len() > 3 && blocks.len() > 20);
+    assert_eq!(read_around(whole.path()).0, []);
+    let name = |segment: u32| format!("{segment:06}.tcl");
+    let last = blocks.len() - 1;
+    for at in [0, 1, 2, last / 2, last - 1, last] {
+        for byte in [3, 30, 90] {
+            let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+            for segment in &segments {
+                std::fs::copy(&segment.path, dir.path().join(segment.path.file_name().unwrap())).unwrap();
+            }
+            let block = &blocks[at];
+            let path = dir.path().join(name(block.segment));
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[block.offset as usize + byte] ^= 4;
+            std::fs::write(&path, bytes).unwrap();
+            let next_seq = (at < last).then(|| block.last_seq() + 1);
+            let (gaps, found) = read_around(dir.path());
+            assert_eq!(gaps, [(block.base_seq, next_seq)], "block {at}, byte {byte}");
+            let is_left = |seq: u64| !(block.base_seq..=block.last_seq()).contains(&seq);
+            let expected: Vec<_> = (0..3_000).filter(|seq| is_left(*seq)).map(|seq| (seq, sample(seq))).collect();
+            assert!(found == expected, "block {at}, byte {byte}");
+        }
+    }
+    // A segment that is gone, one whose header is damaged, and one that is cut off.
+    for gone in 0..2u32 {
+        for how in 0..3 {
+            let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+            for segment in &segments {
+                let bytes = std::fs::read(&segment.path).unwrap();
+                let target = dir.path().join(segment.path.file_name().unwrap());
+                match how {
+                    _ if segment.start.number != gone => std::fs::write(target, bytes).unwrap(),
+                    0 => {}
+                    1 => std::fs::write(target, [&[0; 64], &bytes[64..]].concat()).unwrap(),
+                    _ => std::fs::write(target, &bytes[..bytes.len() / 2]).unwrap(),
+                }
+            }
+            let (gaps, found) = read_around(dir.path());
+            let (first, next) = (&segments[gone as usize].start, segments[gone as usize + 1].start.base_seq);
+            if gone == 0 && how == 0 {
+                assert_eq!((gaps, found[0].0), (vec![], next), "old segments may have been deleted");
+                continue;
+            }
+            assert_eq!(gaps.len(), 1, "{gaps:?}");
+            assert!(gaps[0].0 >= first.base_seq && gaps[0].1 == Some(next), "{gaps:?}");
+            assert!(how == 2 || gaps[0].0 == first.base_seq, "{gaps:?}");
+            assert!(found.iter().all(|(seq, record)| *record == sample(*seq)));
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 Long calls release the GIL. Errors are the classes of `timecraftd.errors`, raised from Rust.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias, final
 
 from timecraftd.engine.spec import ReplaySpec, ResumeSpec, RunSpec
@@ -12,6 +12,7 @@ from timecraftd.recorder.logs import TrafficQuery
 
 __all__ = [
     "Guest",
+    "LogCheck",
     "LogInfo",
     "LogReader",
     "ModuleInfo",
@@ -32,6 +33,7 @@ __all__ = [
     "resume",
     "run",
     "to_wasm",
+    "verify_log",
 ]
 
 @final
@@ -297,11 +299,37 @@ def log_info(log: str | LogSource) -> LogInfo:
     """Summary of a log from its block headers and end, without decoding payloads."""
 
 @final
+class LogCheck:
+    """What a log was found to be when all of it was read."""
+
+    @property
+    def records(self) -> int:
+        """Records that can be read."""
+    @property
+    def segments(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def gaps(self) -> list[tuple[int, int | None, str]]:
+        """As `LogReader.gaps`."""
+    @property
+    def incomplete_from(self) -> int | None:
+        """As `LogInfo.incomplete_from`."""
+
+def verify_log(log: str | LogSource, progress: Callable[[int, int], object] | None = None) -> LogCheck:
+    """Reads all of a log, which may take a while: `progress` is told how many bytes of how many are done."""
+
+@final
 class LogReader:
     """Reads records as prepared text or output, in batches, also from a log that is still being written."""
 
-    def __new__(cls, log: str | LogSource, trees: Sequence[str | None] = ...) -> LogReader:
-        """`trees` as in `ReplaySpec`; without them, traces show where bytes were, and not the bytes."""
+    def __new__(
+        cls, log: str | LogSource, trees: Sequence[str | None] = ..., *, skip_damaged: bool = False
+    ) -> LogReader:
+        """`trees` as in `ReplaySpec`; without them, traces show where bytes were, and not the bytes.
+
+        With `skip_damaged`, what can't be read is left out and `gaps` tells of it; else reading ends there.
+        """
     def seek_seq(self, seq: int) -> None: ...
     def seek_time(self, time_ns: int) -> None: ...
     def trace(
@@ -323,6 +351,10 @@ class LogReader:
     @property
     def ended(self) -> bool:
         """Whether the record of the process's end was passed."""
+    @property
+    def gaps(self) -> list[tuple[int, int | None, str]]:
+        """What was left out so far: number of the first record, of the first one behind (None: there is none that can
+        be read), and what is wrong."""
 
 @final
 class TrafficReader:

@@ -115,6 +115,20 @@ def log_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
     }
 
 
+def check_log(
+    runtime: Runtime, process: ProcessRecord, progress: Callable[[int, int], object] | None = None
+) -> dict[str, Any]:
+    """What a log was found to be when all of it was read, as data."""
+    data: dict[str, Any] = {"id": process.id, "records": 0, "segments": 0, "bytes": 0, "damage": []}
+    try:
+        check = runtime.logs.verify(runtime.registry.home.log_dir(process.id), progress)
+    except LogError as error:
+        return data | {"incomplete_from": None, "error": str(error)}
+    damage = [{"first_seq": first, "next_seq": behind, "reason": reason} for first, behind, reason in check.gaps]
+    data |= {"records": check.records, "segments": check.segments, "bytes": check.bytes, "damage": damage}
+    return data | {"incomplete_from": check.incomplete_from, "error": None}
+
+
 # ---- objects
 
 
@@ -316,6 +330,8 @@ class TraceOptions:
     host: str | None = None
     port: int | None = None
     side: Literal["client", "server"] | None = None
+    skip_damaged: bool = False
+    """Leave out records that can't be read, and tell so in the notes. Of the layer syscall."""
 
 
 class Trace:
@@ -330,6 +346,10 @@ class Trace:
         self._options = options
         self._follow = follow
         self._log_dir = runtime.registry.home.log_dir(process.id)
+        self._gaps: list[str] = []
+        if options.skip_damaged:
+            self._start_unix_ns, self._last_ns, self._traffic = process.started_ns, None, None
+            return
         info = runtime.log_info(process)
         self._start_unix_ns = info.start_unix_ns
         # A guest may call faster than we read: what came since isn't waited for, unless that is asked for.
@@ -358,14 +378,15 @@ class Trace:
         )
         trees = self._runtime.trees_of(self._process)
         mask = TraceMask(secrets_of(self._runtime, self._process))
-        for shown in self._runtime.logs.trace(self._log_dir, query, self._follow or bool, trees):
+        gap = self._gaps.append if options.skip_damaged else None
+        for shown in self._runtime.logs.trace(self._log_dir, query, self._follow or bool, trees, gap):
             lines = [mask.line(line) for line in shown]
             yield _yaml(lines) if options.form == "yaml" else _joined(lines)
 
     @property
     def notes(self) -> list[str]:
         """What the user should know of what isn't shown; complete once all text was taken."""
-        notes = [] if self._traffic is None else self._traffic.notes
+        notes = self._gaps if self._traffic is None else self._traffic.notes
         crashed = self._process.state is ProcessState.CRASHED and self._options.duration_ns is None
         if self._traffic is not None and crashed and not self._traffic.ended:
             notes = [*notes, f"its log ends with record {self._process.last_seq}, where its host died"]

@@ -3,22 +3,94 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import Any, Self
 
-from timecraftd.cli.context import Context
+from timecraftd.cli.context import Context, is_terminal
+from timecraftd.cli.parser import add_format
+from timecraftd.cli.terminal import print_data
 from timecraftd.errors import UsageError
+from timecraftd.recorder.logs import shown_gap
+from timecraftd.units import format_size
+from timecraftd.views import check_log
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `log`."""
-    parser.add_argument("action", metavar="ACTION", choices=("push",), help="push")
+    parser.add_argument("action", metavar="ACTION", choices=("push", "verify"), help="push or verify")
     parser.add_argument("id", metavar="ID", nargs="*", help="processes: ids, unique prefixes or names")
     parser.add_argument("-a", "--all", action="store_true", help="all processes")
-    parser.description = "push: sends what isn't there yet to the store that remote.url names; a node does so itself."
+    add_format(parser)
+    parser.description = (
+        "push: sends what isn't there yet to the store that remote.url names; a node does so itself. "
+        "verify: reads all of the logs, checks every checksum and decodes every record; 1 if anything is damaged."
+    )
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    """Sends, and tells how much is there."""
-    return push(args, context)
+    """Sends, and tells how much is there; or checks, and tells what is damaged."""
+    return push(args, context) if args.action == "push" else verify(args, context)
+
+
+def verify(args: argparse.Namespace, context: Context) -> int:
+    """Checks logs, and tells of each. 1 if one is damaged."""
+    if bool(args.id) == args.all:
+        raise UsageError("log verify: name processes, or give --all", "`timecraft ps -a` lists them")
+    if context.target.node:
+        raise UsageError("log verify: works on a state directory", "run it on the node, without --node")
+    runtime = context.runtime
+    found = runtime.processes() if args.all else [runtime.process(reference) for reference in args.id]
+    checks = []
+    for process in found:
+        if not process.recorded:
+            continue
+        with Progress(context, process.id) as progress:
+            checks.append(check_log(runtime, process, progress.show))
+        if args.output == "text":
+            tell_check(checks[-1])
+    if args.output != "text":
+        print_data(checks, args.output)
+    return 1 if any(check["damage"] or check["error"] for check in checks) else 0
+
+
+def tell_check(check: dict[str, Any]) -> None:
+    """A line for a log, and one for each damaged part of it."""
+    if check["error"]:
+        print(f"{check['id']}  can't be read: {check['error']}")
+        return
+    state = "damaged" if check["damage"] else "ok"
+    size = format_size(check["bytes"])
+    print(f"{check['id']}  {state}  {check['records']} records, {check['segments']} segments, {size}")
+    for gap in check["damage"]:
+        print(f"    {shown_gap(gap['first_seq'], gap['next_seq'])}: {gap['reason']}")
+    if check["damage"]:
+        print(f"    a replay stops there; timecraft trace syscall --skip-damaged {check['id']} shows the others")
+    if check["incomplete_from"] is not None:
+        print(f"    records from {check['incomplete_from']} on were not recorded, for want of room")
+
+
+class Progress:
+    """How far a log is, on a terminal, where that takes longer than a moment."""
+
+    def __init__(self, context: Context, name: str) -> None:
+        self._name = name
+        self._is_shown = is_terminal(2) and not context.target.node
+        self._last = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._last:
+            sys.stderr.write("\r\x1b[K")
+
+    def show(self, done: int, total: int) -> None:
+        """So many bytes of so many."""
+        text = f"{self._name}  {100 * done // max(total, 1)} %"
+        if self._is_shown and text != self._last:
+            sys.stderr.write(f"\r{text}")
+            sys.stderr.flush()
+            self._last = text
 
 
 def push(args: argparse.Namespace, context: Context) -> int:

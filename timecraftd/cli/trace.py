@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_format(parser)
     syscall = parser.add_argument_group("syscall")
     syscall.add_argument("--call", metavar="NAME", action="append", help="only this call; may be repeated")
+    syscall.add_argument("--skip-damaged", action="store_true", help="leave out what can't be read, and say so")
     syscall.add_argument("--raw", action="store_true", help="don't filter control characters on a terminal")
     traffic = parser.add_argument_group("network and request")
     traffic.add_argument("--host", metavar="IP", help="only connections with this address at either end")
@@ -61,7 +62,10 @@ def run(args: argparse.Namespace, context: Context) -> int:
         host=args.host,
         port=args.port,
         side=args.side,
+        skip_damaged=args.skip_damaged,
     )
+    if args.skip_damaged and context.target.node:
+        raise UsageError("trace: --skip-damaged works on a state directory", "run it on the node, without --node")
     process = context.target.process(args.id)
     trace = context.target.trace(process, options, follow=args.follow)
     # The traces of traffic are made for terminals.
@@ -80,7 +84,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 def _check_flags(args: argparse.Namespace) -> None:
     """Flags that say nothing about a layer are no silent wishes. Raises UsageError."""
-    given = {"--call": args.call, "--raw": args.raw}
+    given = {"--call": args.call, "--raw": args.raw, "--skip-damaged": args.skip_damaged}
     if args.layer == "syscall":
         given = {"--host": args.host, "--port": args.port, "--side": args.side}
     for flag, value in given.items():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from timecraftd.errors import NativeMissingError, UsageError
 
 if TYPE_CHECKING:
+    from timecraftd._native import LogCheck as LogCheck  # noqa: PLC0414
     from timecraftd._native import LogInfo as LogInfo  # noqa: PLC0414
     from timecraftd._native import LogReader
     from timecraftd._native import RecoveryReport as RecoveryReport  # noqa: PLC0414
@@ -109,6 +110,11 @@ class Logs:
         info: LogInfo = self._load().log_info(log)
         return info
 
+    def verify(self, log: str | LogSource, progress: Callable[[int, int], object] | None = None) -> LogCheck:
+        """Reads all of a log; `progress` is told how many bytes of how many are done. Raises LogError."""
+        check: LogCheck = self._load().verify_log(log, progress)
+        return check
+
     def recover(self, log_dir: str) -> RecoveryReport:
         """Makes a dead host's log whole. Idempotent. Raises LogError."""
         report: RecoveryReport = self._load().recover_log(log_dir)
@@ -127,22 +133,30 @@ class Logs:
                 yield Output(time_ns, stream, data)
 
     def trace(
-        self, log: str | LogSource, query: TraceQuery, wait: Callable[[], bool] = bool, trees: Sequence[str | None] = ()
+        self,
+        log: str | LogSource,
+        query: TraceQuery,
+        wait: Callable[[], bool] = bool,
+        trees: Sequence[str | None] = (),
+        gap: Callable[[str], object] | None = None,
     ) -> Iterator[list[str]]:
         """Records as lines, in order, some at a time; `wait` as for `output`.
 
-        `trees` are the directories of the process's trees, by mount.
+        `trees` are the directories of the process's trees, by mount. With `gap`, what is damaged is left out, and it
+        is told of that.
 
         Raises UsageError for a call that doesn't exist.
         """
-        reader: LogReader = self._load().LogReader(log, trees)
+        reader: LogReader = self._load().LogReader(log, trees, skip_damaged=gap is not None)
+        told = 0
         if query.start_seq is not None:
             reader.seek_seq(query.start_seq)
         elif query.start_ns is not None:
             reader.seek_time(query.start_ns)
 
         def read() -> list[str]:
-            return reader.trace(
+            nonlocal told
+            lines = reader.trace(
                 TRACE_BATCH_RECORDS_MAX,
                 json=query.json,
                 string_bytes_max=query.string_bytes_max,
@@ -150,6 +164,12 @@ class Logs:
                 calls=query.calls,
                 until_time_ns=query.until_ns,
             )
+            if gap is not None:
+                gaps = reader.gaps
+                for first_seq, next_seq, reason in gaps[told:]:
+                    gap(f"{shown_gap(first_seq, next_seq)} left out: {reason}")
+                told = len(gaps)
+            return lines
 
         try:
             yield from _batches(read, wait)
@@ -163,6 +183,11 @@ class Logs:
         except ValueError as error:
             raise UsageError(f"trace {query.layer}: {error}", "see `timecraft trace --help`") from None
         return reader
+
+
+def shown_gap(first_seq: int, next_seq: int | None) -> str:
+    """Numbers of records that can't be read, for people."""
+    return f"records {first_seq} and on" if next_seq is None else f"records {first_seq} to {next_seq - 1}"
 
 
 def log_bytes(log_dir: str) -> int:

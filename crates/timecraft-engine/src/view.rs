@@ -104,20 +104,26 @@ impl LogView {
     /// # Errors
     /// [`LogError`].
     pub fn open(source: impl Into<LogSource>, trees: Trees) -> Result<Self, LogError> {
-        let mut view = LogView {
-            reader: LogReader::open(source)?,
-            trees,
-            output: Output::default(),
-            start_unix_ns: 0,
-            ended: false,
-            damage: None,
-        };
+        Self::with_reader(LogReader::open(source)?, trees)
+    }
+
+    /// The same for a log of which parts are damaged: these are left out.
+    ///
+    /// # Errors
+    /// [`LogError`] if nothing can be read.
+    pub fn open_damaged(source: impl Into<LogSource>, trees: Trees) -> Result<Self, LogError> {
+        Self::with_reader(LogReader::open_damaged(source)?, trees)
+    }
+
+    fn with_reader(reader: LogReader, trees: Trees) -> Result<Self, LogError> {
+        let mut view =
+            LogView { reader, trees, output: Output::default(), start_unix_ns: 0, ended: false, damage: None };
         if let Some(first) = view.reader.next()?
             && first.call() == CALL_START
         {
             view.start_unix_ns = first.args().get(1).copied().unwrap_or(0);
         }
-        view.reader.seek(0)?;
+        view.reader.rewind()?;
         Ok(view)
     }
 

@@ -173,6 +173,18 @@ impl LogReader {
         self.filter = filter;
     }
 
+    /// Moves to the first record that there is.
+    pub fn rewind(&mut self) -> Result<(), LogError> {
+        if let Some(gaps) = &mut self.gaps {
+            let begin = self.segments[0].start.base_seq;
+            gaps.retain(|gap| gap.next_seq == Some(begin));
+        }
+        match self.enter(0) {
+            Err(error) => self.skip(error),
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// Moves so that record `seq` is the next one: or the first that there is, or the end.
     pub fn seek(&mut self, seq: u64) -> Result<(), LogError> {
         self.refresh()?;
@@ -282,7 +294,7 @@ impl LogReader {
             result = self.next().map(drop);
         }
         self.filter = filter;
-        result
+        result.or_else(|error| self.skip(error))
     }
 
     /// Starts on the next block that the filter keeps; false at the end of the log.

@@ -20,7 +20,7 @@ mod _native {
     #[pymodule_export]
     use crate::guest::{Guest, Outcome, count_calls, replay, resume, run};
     #[pymodule_export]
-    use crate::log::{LogInfo, LogReader, RecoveryReport, log_info, recover_log};
+    use crate::log::{LogCheck, LogInfo, LogReader, RecoveryReport, log_info, recover_log, verify_log};
     #[pymodule_export]
     use crate::module::{ModuleInfo, build_info, compile_module, inspect_module, is_compiled, to_wasm};
     #[pymodule_export]

@@ -136,6 +136,58 @@ impl LogReader {
     }
 }
 
+/// First number, number behind the last if there is anything behind, and what is wrong.
+type Gap = (u64, Option<u64>, String);
+
+fn gap(gap: &timecraft_log::Gap) -> Gap {
+    (gap.first_seq, gap.next_seq, gap.error.to_string())
+}
+
+#[pyclass(frozen, module = "timecraftd._native")]
+pub(crate) struct LogCheck(timecraft_log::Verified);
+
+#[pymethods]
+impl LogCheck {
+    #[getter]
+    fn records(&self) -> u64 {
+        self.0.records
+    }
+
+    #[getter]
+    fn segments(&self) -> u64 {
+        self.0.segments
+    }
+
+    #[getter]
+    fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+
+    #[getter]
+    fn gaps(&self) -> Vec<Gap> {
+        self.0.gaps.iter().map(gap).collect()
+    }
+
+    #[getter]
+    fn incomplete_from(&self) -> Option<u64> {
+        self.0.first_lost_seq
+    }
+}
+
+#[pyfunction]
+#[pyo3(signature = (log, progress=None))]
+#[allow(clippy::needless_pass_by_value)] // as above
+pub(crate) fn verify_log(py: Python<'_>, log: LogPlace, progress: Option<Py<PyAny>>) -> PyResult<LogCheck> {
+    let source = log.into_source()?;
+    let mut failure = None;
+    let mut tell = |done: u64, all: u64| {
+        let told = Python::attach(|py| progress.as_ref().map_or(Ok(()), |tell| tell.call1(py, (done, all)).map(drop)));
+        told.map_err(|error| failure = Some(error)).is_ok()
+    };
+    let found = py.detach(|| timecraft_log::verify(source, &mut tell)).map_err(|error| error::log(&error))?;
+    failure.map_or(Ok(LogCheck(found)), Err)
+}
+
 /// As in `view::Piece`, with bytes that become Python's.
 type Piece = (u64, u8, Cow<'static, [u8]>);
 
@@ -143,11 +195,12 @@ type Piece = (u64, u8, Cow<'static, [u8]>);
 #[pymethods]
 impl LogReader {
     #[new]
-    #[pyo3(signature = (log, trees=Vec::new()))]
-    fn new(py: Python<'_>, log: LogPlace, trees: Vec<Option<PathBuf>>) -> PyResult<Self> {
+    #[pyo3(signature = (log, trees=Vec::new(), *, skip_damaged=false))]
+    fn new(py: Python<'_>, log: LogPlace, trees: Vec<Option<PathBuf>>, skip_damaged: bool) -> PyResult<Self> {
         let source = log.into_source()?;
-        let view = py.detach(|| LogView::open(source, Trees::new(trees))).map_err(|error| error::log(&error))?;
-        Ok(LogReader(Mutex::new(view)))
+        let trees = Trees::new(trees);
+        let open = || if skip_damaged { LogView::open_damaged(source, trees) } else { LogView::open(source, trees) };
+        Ok(LogReader(Mutex::new(py.detach(open).map_err(|error| error::log(&error))?)))
     }
 
     fn seek_seq(&self, py: Python<'_>, seq: u64) -> PyResult<()> {
@@ -192,6 +245,11 @@ impl LogReader {
     #[getter]
     fn ended(&self, py: Python<'_>) -> PyResult<bool> {
         self.with(py, |view| Ok(view.ended()))
+    }
+
+    #[getter]
+    fn gaps(&self, py: Python<'_>) -> PyResult<Vec<Gap>> {
+        self.with(py, |view| Ok(view.reader().gaps().iter().map(gap).collect()))
     }
 }
 

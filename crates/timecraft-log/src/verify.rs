@@ -37,7 +37,7 @@ pub fn verify(source: impl Into<LogSource>, mut progress: impl FnMut(u64, u64) -
     };
     while reader.next()?.is_some() {
         found.records += 1;
-        if found.records % RECORDS_A_REPORT == 0 && !progress(reader.bytes_passed(), found.bytes) {
+        if found.records.is_multiple_of(RECORDS_A_REPORT) && !progress(reader.bytes_passed(), found.bytes) {
             break;
         }
     }

@@ -231,8 +231,11 @@ fn a_truncated_segment_yields_its_prefix_and_can_be_continued() {
     assert_eq!(last_len, records.len());
 }
 
-/// The numbers that are left out, and what is left of the records.
-fn read_around(dir: &Path) -> (Vec<(u64, Option<u64>)>, Vec<(u64, Record)>) {
+/// Number of the first record that is left out, and of the one behind the last.
+type Gap = (u64, Option<u64>);
+
+/// What is left out, and what is left.
+fn read_around(dir: &Path) -> (Vec<Gap>, Vec<(u64, Record)>) {
     let mut reader = LogReader::open_damaged(dir).unwrap();
     let (found, error) = read_all(&mut reader);
     assert!(error.is_none(), "{error:?}");

@@ -33,7 +33,7 @@ from timecraftd.recorder.manifest import (
     page_key,
     segment_key,
 )
-from timecraftd.recorder.remote import ConflictError, FilePart, RemoteStore, backoff_s
+from timecraftd.recorder.remote import ConflictError, FilePart, RemoteStore, TransientError, backoff_s
 from timecraftd.recorder.segments import Sealed, file_sums, sealed_segment, segment_files
 
 STATE_FILE = "upload.json"
@@ -113,6 +113,8 @@ class _Process:
     failures: int = 0
     retry_at: float = 0.0
     problem: str = ""
+    kept_back: bool = False
+    """The store couldn't be reached."""
     loaded: bool = False
     busy: bool = False
 
@@ -305,13 +307,16 @@ class Uploader:
     def _succeeded(self, item: _Process) -> None:
         if item.failures:
             self._log("uploads: go on", process=item.id)
-            for other in self._waiting.values():
-                other.retry_at = 0.0  # what kept this one back may have kept the others back too
-        item.failures, item.problem = 0, ""
+        item.failures, item.problem, item.kept_back = 0, "", False
+        soon = self._clock() + BACKOFF_S_MIN
+        for other in self._waiting.values():
+            if other.kept_back:  # by what this one wasn't
+                other.retry_at = min(other.retry_at, soon)
 
     def _failed(self, item: _Process, error: Exception) -> None:
         item.failures += 1
         item.problem = str(error)
+        item.kept_back = isinstance(error, TransientError)
         wait_s = backoff_s(item.failures, BACKOFF_S_MIN, BACKOFF_S_MAX, self._random)
         item.retry_at = self._clock() + wait_s
         self.totals.failures += 1

@@ -75,8 +75,6 @@ class RemoteConfig:
     """What isn't in the store yet, of all processes, before `when_full` holds."""
     when_full: str = "wait"
     """`wait`: guests wait until there is room again; `continue`: the disk is the bound."""
-    keep_local_bytes_max: int | None = None
-    """Logs of ended processes that are in the store stay on the disk too, the newest, up to this; none: all."""
     cache_bytes_max: int = 1024 * MIB
     """What was read from the store and is kept."""
 

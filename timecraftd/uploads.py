@@ -14,11 +14,14 @@ from timecraftd.embedded import Runtime
 from timecraftd.errors import LogError, NotFoundError, ObjectDamagedError, StateError
 from timecraftd.model import Digest, ObjectKind, ProcessId, ProcessRecord
 from timecraftd.recorder.remote import RemoteLoop, RemoteStore
-from timecraftd.recorder.uploader import LocalObject, Status, Uploader
+from timecraftd.recorder.uploader import LOOK_ALL_S, LocalObject, Status, Uploader
 from timecraftd.registry.trees import mounted_trees
 
 AGAIN_S = 10.0
 """After an error that nobody thought of."""
+
+RECENT_NS = 2 * round(LOOK_ALL_S * 1e9)
+"""Processes that began since then are looked for all the time."""
 
 
 class HomeSource:
@@ -28,12 +31,14 @@ class HomeSource:
         self._runtime = runtime
         self._only = only
 
-    def processes(self, *, running_only: bool) -> list[ProcessRecord]:
-        """Recorded processes; all of them are looked at for hosts that have died."""
+    def processes(self, *, recent_only: bool) -> list[ProcessRecord]:
+        """Recorded processes that run or are new; or all, looked at for hosts that have died."""
         if self._only is not None:
             found = [self.process(self._only)]
-        elif running_only:
-            found = self._runtime.registry.catalogue.processes(running_only=True)
+        elif recent_only:
+            catalogue = self._runtime.registry.catalogue
+            new = catalogue.created_since(self._runtime.now_ns() - RECENT_NS)
+            found = list({process.id: process for process in [*catalogue.processes(running_only=True), *new]}.values())
         else:
             found = self._runtime.processes()
         return [process for process in found if process.recorded]

@@ -71,7 +71,7 @@ class Flapping:
 
 
 @pytest.mark.parametrize(
-    "seconds", [8, pytest.param(600, marks=[pytest.mark.soak, pytest.mark.timeout(2400)])], ids=["short", "long"]
+    "seconds", [4, pytest.param(600, marks=[pytest.mark.soak, pytest.mark.timeout(2400)])], ids=["short", "long"]
 )
 @pytest.mark.timeout(BUILD_S + 200)
 def test_guests_at_full_speed_and_a_store_that_flaps(make_node, tmp_path, random, seconds):

@@ -68,9 +68,9 @@ class FakeHome:
         (self.path / digest).write_bytes(data)
         return digest
 
-    def processes(self, *, running_only: bool) -> list[ProcessRecord]:
-        """As the protocol says."""
-        return [row for row in self.rows.values() if not running_only or row.state is ProcessState.RUNNING]
+    def processes(self, *, recent_only: bool) -> list[ProcessRecord]:
+        """As the protocol says; none is new."""
+        return [row for row in self.rows.values() if not recent_only or row.state is ProcessState.RUNNING]
 
     def process(self, process_id: ProcessId) -> ProcessRecord:
         """As the protocol says."""

@@ -186,6 +186,43 @@ def test_faults_on_the_way_are_tried_again(config, s3, fault):
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(("fault", "says"), [("denied", "AccessDenied"), ("skewed", "set the machine's clock")])
+def test_refusals_are_not_tried_again_at_once(config, s3, fault, says):
+    """They are told, with what to do; who uploads tries again later."""
+
+    async def run():
+        async with FaultProxy(s3.port) as proxy:
+            proxy.fault = fault
+            store = S3Store(replace(config, endpoint_url=f"http://127.0.0.1:{proxy.port}"))
+            try:
+                with pytest.raises(RemoteError, match=says) as raised:
+                    await store.get("k")
+                assert not isinstance(raised.value, TransientError)
+                assert store.retries.count == 0
+            finally:
+                await store.close()
+
+    asyncio.run(run())
+
+
+def test_a_slow_store_is_waited_for(config, s3):
+    """What still moves isn't given up."""
+
+    async def run():
+        async with FaultProxy(s3.port) as proxy:
+            proxy.fault = "slow"
+            slow = replace(config, endpoint_url=f"http://127.0.0.1:{proxy.port}", request_s_max=2.0)
+            store = S3Store(slow)
+            try:
+                await store.put("k", b"x" * 300_000)
+                assert await store.get("k") == b"x" * 300_000
+                assert store.retries.count == 0
+            finally:
+                await store.close()
+
+    asyncio.run(run())
+
+
 def test_an_outage_is_an_error_in_the_end(config):
     gone = replace(config, endpoint_url="http://127.0.0.1:9")
     with pytest.raises(TransientError, match=r"docs/remote\.md"):

@@ -58,6 +58,7 @@ def test_newest_first(catalogue):
         catalogue.insert(make(number, state=ProcessState.RUNNING if number == 1 else ProcessState.EXITED))
     assert [process.id for process in catalogue.processes()] == [make(n).id for n in (3, 2, 1)]
     assert catalogue.processes(running_only=True) == [make(1, state=ProcessState.RUNNING)]
+    assert [process.id for process in catalogue.created_since(T0 + 2_000_000)] == [make(n).id for n in (2, 3)]
 
 
 def test_resolve(catalogue):

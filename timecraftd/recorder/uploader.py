@@ -47,7 +47,7 @@ LOOK_ALL_S = 60.0
 BACKOFF_S_MIN = 0.5
 BACKOFF_S_MAX = 60.0
 KNOWN_MAX = 100_000
-"""Objects that are remembered to be in the store."""
+"""Objects, and processes, that are remembered to be in the store."""
 ALIVE = (ProcessState.QUEUED, ProcessState.RUNNING)
 
 
@@ -70,8 +70,8 @@ class LocalObject:
 class Source(Protocol):
     """A state directory. Called in threads; each raises TimecraftError."""
 
-    def processes(self, *, running_only: bool) -> list[ProcessRecord]:
-        """Recorded processes as they are now; all, with those whose hosts died recovered."""
+    def processes(self, *, recent_only: bool) -> list[ProcessRecord]:
+        """Recorded processes that run or are new; or all, with those whose hosts died recovered."""
 
     def process(self, process_id: ProcessId) -> ProcessRecord:
         """One of them. Raises NotFoundError."""
@@ -170,6 +170,8 @@ class Uploader:
         self._random = random or Random()  # noqa: S311 - spreads load
         self._waiting: OrderedDict[ProcessId, _Process] = OrderedDict()
         self._known: OrderedDict[str, None] = OrderedDict()
+        self._done: OrderedDict[ProcessId, int] = OrderedDict()
+        """Processes that are wholly in the store, with their epochs."""
         self._work = asyncio.Condition()
         self._clock = asyncio.get_running_loop().time
         self._full = False
@@ -219,9 +221,9 @@ class Uploader:
         while True:
             everything = self._clock() >= all_at
             try:
-                found = await asyncio.to_thread(self._source.processes, running_only=not everything)
+                found = await asyncio.to_thread(self._source.processes, recent_only=not everything)
+                found = await asyncio.to_thread(self._unfinished, found)
                 if everything:
-                    found = await asyncio.to_thread(self._unfinished, found)
                     all_at = self._clock() + LOOK_ALL_S
                 for process in found:
                     self._waiting.setdefault(process.id, _Process(process.id))
@@ -238,11 +240,23 @@ class Uploader:
         return [process for process in processes if process.state in ALIVE or not self._is_complete(process)]
 
     def _is_complete(self, process: ProcessRecord) -> bool:
+        if self._done.get(process.id) == process.epoch:
+            return True
+        if process.id in self._waiting:
+            return False
         if not os.path.isdir(self._source.directory(process.id)):
             return True  # it is here by its name only
         item = _Process(process.id)
         self._load(item)
-        return item.manifest is not None and item.manifest.complete and item.manifest.process.epoch == process.epoch
+        if item.manifest is None or not item.manifest.complete or item.manifest.process.epoch != process.epoch:
+            return False
+        self._note_done(item.manifest)
+        return True
+
+    def _note_done(self, manifest: Manifest) -> None:
+        self._done[manifest.process.id] = manifest.process.epoch
+        if len(self._done) > KNOWN_MAX:
+            self._done.popitem(last=False)
 
     def _measure(self, items: list[_Process]) -> None:
         """What of these processes isn't in the store."""
@@ -279,8 +293,9 @@ class Uploader:
                 self._succeeded(item)
                 if more:
                     self._waiting.move_to_end(item.id)
-                elif not item.waiting_bytes and self._is_over(item):
+                elif not item.waiting_bytes and item.manifest is not None and item.manifest.complete:
                     self._waiting.pop(item.id, None)
+                    self._note_done(item.manifest)
                 else:
                     item.retry_at = self._clock() + LOOK_S
             except NotFoundError:
@@ -300,9 +315,6 @@ class Uploader:
                     return item
             async with self._work:
                 await self._work.wait()
-
-    def _is_over(self, item: _Process) -> bool:
-        return item.manifest is not None and item.manifest.complete
 
     def _succeeded(self, item: _Process) -> None:
         if item.failures:

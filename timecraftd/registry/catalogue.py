@@ -28,6 +28,7 @@ from timecraftd.model import (
     ProcessRecord,
     ProcessState,
     is_process_id,
+    new_process_id,
 )
 
 SCHEMA_VERSION = 1
@@ -128,6 +129,10 @@ class Catalogue:
     def processes(self, *, running_only: bool = False) -> list[ProcessRecord]:
         """Processes, newest first."""
         return self._select("WHERE state = 'running' ORDER BY id DESC" if running_only else "ORDER BY id DESC", ())
+
+    def created_since(self, unix_ns: int) -> list[ProcessRecord]:
+        """Processes that are no older, by their ids, oldest first."""
+        return self._select("WHERE id >= ? ORDER BY id", (new_process_id(unix_ns, bytes(10)),))
 
     def counts(self) -> dict[str, int]:
         """How many processes there are of each state that occurs."""

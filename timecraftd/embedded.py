@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -58,6 +57,7 @@ from timecraftd.model import (
 )
 from timecraftd.recorder.logs import Logs, log_bytes
 from timecraftd.recorder.ring import remove_ring, shared_ring_path
+from timecraftd.registry.files import read_module
 from timecraftd.registry.home import Home, ProcessLock, boot_id, write_atomically
 from timecraftd.registry.objects import digest_of
 from timecraftd.registry.private import make_private, private_path, remove_private
@@ -68,9 +68,10 @@ from timecraftd.units import format_size_exact
 if TYPE_CHECKING:
     from timecraftd.embedded_network import HostNetwork
     from timecraftd.engine.runtime import Outcome
+    from timecraftd.model import LogSource
+    from timecraftd.recorder.fetch import Remote
     from timecraftd.recorder.logs import LogInfo
 
-MODULE_BYTES_MAX = 1 << 30
 ON_FULL: dict[str, OnFull] = {"wait": "wait", "stop": "stop", "continue": "continue"}
 LOG_BEGIN_S = 2.0
 LOG_POLL_S = 0.02
@@ -100,13 +101,23 @@ class Runtime:
     @cached_property
     def registry(self) -> Registry:
         """The state directory, opened at the first use."""
-        return Registry(Home(self.config.home), self.now_ns)
+        return Registry(Home(self.config.home), self.now_ns, self.remote)
+
+    @cached_property
+    def remote(self) -> Remote | None:
+        """The bucket beyond the disk, if one is configured; nothing is connected before it is asked."""
+        if not self.config.remote.url:
+            return None
+        from timecraftd.embedded_remote import open_remote  # most commands need no event loop
+
+        return open_remote(self.config)
 
     def close(self) -> None:
         """Closes what was opened; the next use opens it again."""
-        if "registry" in self.__dict__:
-            self.registry.close()
-            del self.registry
+        for name in ("registry", "remote"):
+            if self.__dict__.get(name) is not None:
+                getattr(self, name).close()
+            self.__dict__.pop(name, None)
 
     # ---- modules
 
@@ -370,7 +381,7 @@ class Runtime:
                 ) from None
         return ReplaySpec(
             module=self._module_spec(digest, request),
-            log=self.registry.home.log_dir(process.id),
+            log=self.log_source(process),
             trees=self._tree_paths(request.mounts),
             # Memory and stack decide what a guest sees; how long a replay takes is another matter.
             limits=replace(request.limits, cpu_ns=None, wall_ns=None, log_bytes_per_s=None),
@@ -378,11 +389,7 @@ class Runtime:
 
     def check_replayable(self, process: ProcessRecord) -> None:
         """Whether this runtime can replay a process exactly. Raises ReplayRefusedError, NotFoundError."""
-        if not process.recorded:
-            raise ReplayRefusedError(
-                f"process {process.id}: was run without recording, there is no log", "run it again without --no-record"
-            )
-        self._check_began(process)
+        self.check_log(process)
         recorded = decode_object(ObjectKind.RUNTIME, process.runtime, self.registry)
         reason = incompatibility(recorded, self.engine.build_info(nans_of(recorded)))
         if reason is not None:
@@ -404,8 +411,12 @@ class Runtime:
         except LogError:
             return True
 
-    def _check_began(self, process: ProcessRecord) -> None:
-        """Whether the host lived long enough for a log. Raises ReplayRefusedError."""
+    def check_log(self, process: ProcessRecord) -> None:
+        """Whether there is a log: it was recorded, and its host lived long enough. Raises ReplayRefusedError."""
+        if not process.recorded:
+            raise ReplayRefusedError(
+                f"process {process.id}: was run without recording, there is no log", "run it again without --no-record"
+            )
         if process.state is not ProcessState.CRASHED or process.last_seq is not None:
             return
         if not self._has_begun(process):
@@ -421,23 +432,27 @@ class Runtime:
 
     def log_info(self, process: ProcessRecord) -> LogInfo:
         """Summary of a process's log. Raises LogError, ReplayRefusedError."""
-        if not process.recorded:
-            raise ReplayRefusedError(
-                f"process {process.id}: was run without recording, there is no log", "run it again without --no-record"
-            )
-        self._check_began(process)
+        self.check_log(process)
         deadline = time.monotonic() + LOG_BEGIN_S
         while True:
             # The log of a process that has just begun comes with its first block, and that with its first record.
             last_try = process.state is not ProcessState.RUNNING or time.monotonic() >= deadline
             try:
-                info = self.logs.info(self.registry.home.log_dir(process.id))
+                info = self.logs.info(self.log_source(process))
                 if info.records or last_try:
                     return info
             except LogError:
                 if last_try:
                     raise
             time.sleep(LOG_POLL_S)
+
+    def log_source(self, process: ProcessRecord) -> str | LogSource:
+        """Where the log of a process is: a directory, or also the bucket. Raises NotFoundError, RemoteError."""
+        if self.remote is None:
+            return self.registry.home.log_dir(process.id)
+        from timecraftd.embedded_remote import source_of
+
+        return source_of(self.remote, self.registry, process)
 
     def network_state(self, process: ProcessRecord) -> dict[str, Any] | None:
         """What a process was granted and refused on the network, as it was last written down; None if it never was."""
@@ -449,7 +464,14 @@ class Runtime:
 
     def process(self, reference: str) -> ProcessRecord:
         """A process by id, prefix or name, as it is now. Raises NotFoundError, AmbiguousIdError."""
-        return self.settle(self.registry.catalogue.resolve(reference))
+        try:
+            return self.settle(self.registry.catalogue.resolve(reference))
+        except NotFoundError as error:
+            if self.remote is None:
+                raise
+            from timecraftd.embedded_remote import find
+
+            return find(self.remote, self.registry, reference, error)
 
     def processes(self, *, running_only: bool = False) -> list[ProcessRecord]:
         """Processes, newest first, as they are now."""
@@ -512,7 +534,9 @@ class Runtime:
 
     def is_running(self, process: ProcessRecord) -> bool:
         """Whether a process still runs."""
-        return self.settle(self.registry.catalogue.get(process.id)).state is ProcessState.RUNNING
+        with suppress(NotFoundError):
+            return self.settle(self.registry.catalogue.get(process.id)).state is ProcessState.RUNNING
+        return False
 
     def remove(self, process: ProcessRecord) -> None:
         """Removes a process and its log. Raises ProcessStateError if it runs."""
@@ -734,27 +758,6 @@ def decode_object(kind: ObjectKind, digest: Digest, registry: Registry) -> dict[
     if not isinstance(value, dict):
         raise StateError(f"{kind} {digest[:12]}: isn't a JSON object")
     return value
-
-
-def read_module(source: str) -> tuple[bytes, str]:
-    """Bytes and name of a module from a file, or from standard input for `-`. Raises NotFoundError, ModuleError."""
-    try:
-        if source == "-":
-            data, name = sys.stdin.buffer.read(MODULE_BYTES_MAX + 1), "stdin"
-        else:
-            with open(source, "rb", buffering=0) as file:
-                if os.fstat(file.fileno()).st_size > MODULE_BYTES_MAX:
-                    raise ModuleError(f"{source}: is bigger than {format_size_exact(MODULE_BYTES_MAX)}")
-                data, name = file.read(), os.path.basename(source)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(
-            f"{source or repr(source)}: there is no such file", "give the path of a .wasm or .wat file"
-        ) from None
-    except OSError as error:
-        raise ModuleError(f"{source}: {error.strerror}", "give the path of a readable .wasm or .wat file") from None
-    if len(data) > MODULE_BYTES_MAX:
-        raise ModuleError(f"{name}: is bigger than {format_size_exact(MODULE_BYTES_MAX)}")
-    return data, name
 
 
 def read_kill_request(path: str) -> int:

@@ -14,7 +14,14 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from timecraftd.errors import LogError, NotFoundError, ObjectDamagedError, ProcessStateError, TimecraftError
+from timecraftd.errors import (
+    ConfigError,
+    LogError,
+    NotFoundError,
+    ObjectDamagedError,
+    ProcessStateError,
+    TimecraftError,
+)
 from timecraftd.masking import TraceMask, mask_config
 from timecraftd.model import ObjectInfo, ObjectKind, ProcessRecord, ProcessState
 from timecraftd.recorder.logs import CAUGHT_UP, Output, TraceQuery, TrafficQuery, log_bytes
@@ -46,6 +53,23 @@ def sized(runtime: Runtime, process: ProcessRecord) -> ProcessRecord:
     if process.state is not ProcessState.RUNNING:
         return process
     return replace(process, log_bytes=log_bytes(runtime.registry.home.log_dir(process.id)))
+
+
+def remote_processes(runtime: Runtime, before: str = "") -> Iterator[ProcessRecord]:
+    """Processes of the bucket, newest first, as they come; only ids before one, if that is given.
+
+    One that is known here is as it is known here, others are as they were last told of.
+
+    Raises ConfigError, RemoteError.
+    """
+    if runtime.remote is None:
+        raise ConfigError("remote.url: isn't set, so there is no bucket", "see docs/remote.md")
+    for manifest in runtime.remote.manifests(before):
+        try:
+            yield runtime.settle(runtime.registry.catalogue.get(manifest.process.id))
+        except NotFoundError:
+            size_bytes = manifest.process.log_bytes or sum(segment.size for segment in manifest.segments)
+            yield replace(manifest.process, log_bytes=size_bytes)
 
 
 def process_data(process: ProcessRecord) -> dict[str, object]:
@@ -297,7 +321,7 @@ def output(
 
     def pieces() -> Iterator[Output]:
         begun = new = False
-        for piece in runtime.logs.output(runtime.registry.home.log_dir(process.id), follow or bool):
+        for piece in runtime.logs.output(runtime.log_source(process), follow or bool):
             if last_ns is not None and piece.time_ns > last_ns:
                 break
             # All that there was when we began counts too: a guest may write so fast that nobody ever catches up.
@@ -345,15 +369,20 @@ class Trace:
         self._process = process
         self._options = options
         self._follow = follow
-        self._log_dir = runtime.registry.home.log_dir(process.id)
         self._gaps: list[str] = []
+        self._traffic: Traffic | None = None
+        self._start_unix_ns: int | None = None
+        self._last_ns: int | None = None
+        self._log = runtime.log_source(process)
         if options.skip_damaged:
-            self._start_unix_ns, self._last_ns, self._traffic = process.started_ns, None, None
+            self._start_unix_ns = process.started_ns
             return
-        info = runtime.log_info(process)
-        self._start_unix_ns = info.start_unix_ns
-        # A guest may call faster than we read: what came since isn't waited for, unless that is asked for.
-        self._last_ns = info.last_time_ns if process.state is ProcessState.RUNNING and follow is None else None
+        runtime.check_log(process)
+        if process.state is ProcessState.RUNNING or options.start_is_unix:
+            info = runtime.log_info(process)  # it takes a few requests, if the log is in a bucket
+            self._start_unix_ns = info.start_unix_ns
+            # A guest may call faster than we read: what came since isn't waited for, unless that is asked for.
+            self._last_ns = info.last_time_ns if process.state is ProcessState.RUNNING and follow is None else None
         self._traffic = None if options.layer == "syscall" else self._open_traffic()
 
     def text(self) -> Iterator[bytes]:
@@ -363,7 +392,7 @@ class Trace:
             return
         options = self._options
         start_ns = options.start_ns
-        if start_ns is not None and options.start_is_unix:
+        if start_ns is not None and self._start_unix_ns is not None and options.start_is_unix:
             start_ns = max(start_ns - self._start_unix_ns, 0)
         until_ns = None if options.duration_ns is None else (start_ns or 0) + options.duration_ns
         if self._last_ns is not None:
@@ -379,7 +408,7 @@ class Trace:
         trees = self._runtime.trees_of(self._process)
         mask = TraceMask(secrets_of(self._runtime, self._process))
         gap = self._gaps.append if options.skip_damaged else None
-        for shown in self._runtime.logs.trace(self._log_dir, query, self._follow or bool, trees, gap):
+        for shown in self._runtime.logs.trace(self._log, query, self._follow or bool, trees, gap):
             lines = [mask.line(line) for line in shown]
             yield _yaml(lines) if options.form == "yaml" else _joined(lines)
 
@@ -414,7 +443,7 @@ class Trace:
             last_ns=self._last_ns,
             given=given_sockets(decode_config(config)),
         )
-        return Traffic(self._runtime.logs, self._log_dir, query)
+        return Traffic(self._runtime.logs, self._log, query)
 
 
 def secrets_of(runtime: Runtime, process: ProcessRecord) -> tuple[str, ...]:
@@ -494,12 +523,15 @@ def _process_exporter(runtime: Runtime, process: ProcessRecord, *, compress: boo
         raise ProcessStateError(f"process {process.id}: was run without recording, there is nothing to export")
 
     def export(file: IO[bytes]) -> None:
+        from timecraftd.embedded_remote import whole_log
         from timecraftd.registry.archive import export_process
 
         lock = runtime.registry.lock(process.id)
-        lock.acquire()
+        if os.path.isdir(runtime.registry.home.process_dir(process.id)):
+            lock.acquire()
         try:
-            export_process(runtime.registry, process, file, compress=compress)
+            with whole_log(runtime.remote, runtime.registry, process) as log_dir:
+                export_process(runtime.registry, process, file, compress=compress, log_dir=log_dir)
         finally:
             lock.release()
 
@@ -511,8 +543,7 @@ def _log_exporter(runtime: Runtime, process: ProcessRecord) -> Callable[[IO[byte
     query = TraceQuery(json=True, string_bytes_max=STRING_BYTES_EXPORTED, timestamps="absolute")
 
     def export(file: IO[bytes]) -> None:
-        log_dir = runtime.registry.home.log_dir(process.id)
-        for lines in runtime.logs.trace(log_dir, query, trees=runtime.trees_of(process)):
+        for lines in runtime.logs.trace(runtime.log_source(process), query, trees=runtime.trees_of(process)):
             file.write(_joined(lines))
 
     return export

@@ -32,6 +32,7 @@ VERBS = [
     "export",
     "import",
     "trace",
+    "catalogue",
     "node",
     "context",
     "config",

@@ -279,6 +279,6 @@ def _reason(details: str) -> str:
 
 
 def _read(source: ModuleFile) -> bytes:
-    from timecraftd.embedded import read_module
+    from timecraftd.registry.files import read_module
 
     return read_module(source.path)[0]

@@ -12,9 +12,10 @@ from timecraftd.api.convert import module_message, page_size
 from timecraftd.api.turns import Turns
 from timecraftd.api.v1 import module_pb2 as pb
 from timecraftd.api.v1 import module_pb2_grpc
-from timecraftd.embedded import MODULE_BYTES_MAX, Runtime
+from timecraftd.embedded import Runtime
 from timecraftd.errors import CapacityError, ModuleError, NotFoundError, ObjectDamagedError, StateBusyError, UsageError
 from timecraftd.model import Digest, ModuleRecord, ObjectKind, is_digest
+from timecraftd.registry.files import MODULE_BYTES_MAX
 from timecraftd.registry.home import state_errors
 from timecraftd.registry.objects import digest_of
 

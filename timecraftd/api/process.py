@@ -27,7 +27,7 @@ from timecraftd.supervisor.journal import Journal, Submission
 from timecraftd.supervisor.restarts import RestartPolicy
 from timecraftd.supervisor.stdio import STDERR, STDOUT, Stdio
 from timecraftd.supervisor.supervisor import End, Live, Supervisor
-from timecraftd.views import follower, matches, sized
+from timecraftd.views import follower, matches, remote_processes, sized
 from timecraftd.views import output as written
 
 STDIN_BYTES_MAX = 1 << 20
@@ -206,6 +206,8 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
     async def List(self, request: pb.ListRequest, _context: Any) -> pb.ListResponse:  # noqa: N802
         """A page of processes, newest first."""
         size = page_size(request.page_size)
+        if request.remote:
+            return await asyncio.to_thread(self._list_remote, request, size)
         found = await asyncio.to_thread(self._runtime.processes)
         fits = [each for each in found if _fits(each, request.filter)]
         if request.page_token:
@@ -213,6 +215,12 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
         page = fits[:size]
         messages = await asyncio.to_thread(lambda: [_masked(self._told(each), request) for each in page])
         return pb.ListResponse(processes=messages, next_page_token=page[-1].id if len(fits) > size else "")
+
+    def _list_remote(self, request: pb.ListRequest, size: int) -> pb.ListResponse:
+        found = remote_processes(self._runtime, request.page_token)
+        page = list(itertools.islice((each for each in found if _fits(each, request.filter)), size + 1))
+        messages = [_masked(self._told(each), request) for each in page[:size]]
+        return pb.ListResponse(processes=messages, next_page_token=page[size - 1].id if len(page) > size else "")
 
     async def Watch(self, request: pb.WatchRequest, _context: Any) -> AsyncIterator[pb.WatchResponse]:  # noqa: N802
         """The processes that there are, then each change."""

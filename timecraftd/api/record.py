@@ -49,8 +49,8 @@ class RecordService(record_pb2_grpc.RecordServiceServicer):
         def produce(stop: Stop) -> Iterator[list[str]]:
             self._runtime.log_info(process)
             wait = follower(self._runtime, process, stop.sleep_for) if request.follow else bool
-            log_dir = self._runtime.registry.home.log_dir(process.id)
-            batches = self._runtime.logs.trace(log_dir, query, wait, self._runtime.trees_of(process))
+            log, trees = self._runtime.log_source(process), self._runtime.trees_of(process)
+            batches = self._runtime.logs.trace(log, query, wait, trees)
             mask = TraceMask(secrets_of(self._runtime, process))
             left = request.records_max or sys.maxsize
             for batch in batches:

@@ -27,6 +27,7 @@ VERBS = {
     "export": "write one of them to a file",
     "import": "take in an exported process, or a module",
     "trace": "show what went through the gate between a guest and its host",
+    "catalogue": "put the catalogue of processes in order",
     "node": "look at a node, or empty it",
     "context": "choose the node that commands are for",
     "config": "show the effective configuration",

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     """Checks all of it, stores it, prints its id."""
     if args.kind == "module":
-        from timecraftd.embedded import read_module
+        from timecraftd.registry.files import read_module
 
         print(context.target.import_module(read_module(args.file)))
         return 0

@@ -14,7 +14,7 @@ from timecraftd.errors import UsageError
 from timecraftd.units import parse_duration_ns, parse_size
 
 FORMATS = ("text", "json", "yaml")
-WITHOUT_TARGET = ("context", "config", "completion", "token")
+WITHOUT_TARGET = ("context", "config", "completion", "token", "catalogue")
 WIDTH = 80
 WIDTH_MIN = 40
 

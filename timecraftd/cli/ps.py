@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-a", "--all", action="store_true", help="also those that ended")
     parser.add_argument("-q", "--quiet", action="store_true", help="only ids")
     parser.add_argument("-n", "--last", metavar="N", type=positive_int, help="the newest N, ended or not")
+    parser.add_argument("--remote", action="store_true", help="those that are in the bucket (remote.url), ended or not")
     parser.add_argument("--no-trunc", action="store_true", help="whole ids and names")
     parser.add_argument(
         "--filter",
@@ -48,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     """Prints the table."""
     filters = [parse_filter(text) for text in args.filter]
+    if args.remote:
+        found = context.target.remote_processes(filters=filters, last=args.last)
+        if args.output == "text":
+            watch(context, ([process] for process in found), args)
+        else:
+            print_processes(context, list(found), form=args.output)
+        return 0
     wants_ended = args.all or args.last is not None or any(key == "state" for key, _ in filters)
     if args.watch:
         if args.last is not None:
@@ -60,7 +68,12 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def print_processes(
-    context: Context, processes: list[ProcessRecord], *, form: str, quiet: bool = False, whole: bool = False
+    context: Context,
+    processes: list[ProcessRecord],
+    *,
+    form: str,
+    quiet: bool = False,
+    whole: bool = False,
 ) -> None:
     """Prints processes as a table or as data."""
     if form != "text":
@@ -79,7 +92,7 @@ def print_processes(
 
 
 def watch(context: Context, batches: Iterator[list[ProcessRecord]], args: argparse.Namespace) -> None:
-    """Prints what there is, then a row, a JSON object or a YAML document for each change."""
+    """Prints rows, JSON objects or YAML documents of processes as they come, or change."""
     import json  # slow to import
 
     if args.output == "text" and not args.quiet:

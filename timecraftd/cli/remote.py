@@ -98,7 +98,18 @@ class NodeTarget:
         wanted = _filter(filters)
         if alive:
             wanted.states.extend(map(convert.state_number, LIVING))
-        request = process_pb2.ListRequest(filter=wanted, page_size=min(last or PAGE_SIZE, PAGE_SIZE))
+        return list(self._listed(process_pb2.ListRequest(filter=wanted), filters, last))
+
+    def remote_processes(
+        self, *, filters: Sequence[tuple[str, str]] = (), last: int | None = None
+    ) -> Iterator[ProcessRecord]:
+        """See Target."""
+        return self._listed(process_pb2.ListRequest(filter=_filter(filters), remote=True), filters, last)
+
+    def _listed(
+        self, request: process_pb2.ListRequest, filters: Sequence[tuple[str, str]], last: int | None
+    ) -> Iterator[ProcessRecord]:
+        request.page_size = min(last or PAGE_SIZE, PAGE_SIZE)
 
         def page(token: str) -> process_pb2.ListResponse:
             request.page_token = token
@@ -107,7 +118,7 @@ class NodeTarget:
 
         records = map(self._record, pages(page, lambda response: response.processes))
         fits = (process for process in records if all(matches(process, *item) for item in filters))
-        return list(itertools.islice(fits, last))
+        return itertools.islice(fits, last)
 
     def watch(self, *, alive: bool, filters: Sequence[tuple[str, str]]) -> Iterator[list[ProcessRecord]]:
         """See Target."""

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     check_ended(process)
     other = None
     if args.module is not None:
-        from timecraftd.embedded import read_module
+        from timecraftd.registry.files import read_module
 
         other = read_module(args.module)
     asked = _until(Replay(other_module=other, trace_fd=2 if args.trace else None), args.until, context, process)
@@ -114,6 +114,8 @@ def _tell(context: Context, args: argparse.Namespace, process: ProcessRecord, ou
 def _why_log_ended(process: ProcessRecord, outcome: ReplayEnd) -> str:
     if outcome.log_incomplete:
         return "there was no room for more of it"
+    if process.imported and process.message:
+        return process.message
     return f"it failed: {process.message}" if process.state is ProcessState.FAILED else "its host died"
 
 

@@ -196,7 +196,7 @@ def load(
 
     Raises NotFoundError, ModuleError, PythonError.
     """
-    from timecraftd.embedded import read_module
+    from timecraftd.registry.files import read_module
 
     module = None
     if args.module is not None and args.module != "-" and not args.module.endswith(PYTHON_SUFFIXES):

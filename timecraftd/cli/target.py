@@ -103,6 +103,11 @@ class Target(Protocol):
     def watch(self, *, alive: bool, filters: Sequence[tuple[str, str]]) -> Iterator[list[ProcessRecord]]:
         """What `processes` tells, then each process that is new or has changed, whether it lives or not, for ever."""
 
+    def remote_processes(
+        self, *, filters: Sequence[tuple[str, str]] = (), last: int | None = None
+    ) -> Iterator[ProcessRecord]:
+        """Processes that are in the bucket, newest first, as they come. Raises ConfigError, RemoteError."""
+
     def short_id(self, process_id: ProcessId) -> str:
         """The shortest prefix, of 13 characters or more, that names a process alone."""
 
@@ -219,6 +224,17 @@ class EmbeddedTarget:
                 if last.get(process.id) != process:
                     yield [sized(self._runtime, process)]
             last = now
+
+    def remote_processes(
+        self, *, filters: Sequence[tuple[str, str]] = (), last: int | None = None
+    ) -> Iterator[ProcessRecord]:
+        """See Target."""
+        from itertools import islice
+
+        from timecraftd.views import matches, remote_processes
+
+        found = remote_processes(self._runtime)
+        return islice((process for process in found if all(matches(process, *item) for item in filters)), last)
 
     def short_id(self, process_id: ProcessId) -> str:
         """See Target."""

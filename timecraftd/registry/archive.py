@@ -64,11 +64,16 @@ class ArchiveBounds:
     members_max: int
 
 
-def export_process(registry: Registry, process: ProcessRecord, target: IO[bytes], *, compress: bool) -> int:
-    """Writes a process that ended; the caller holds its lock. Returns the number of members."""
+def export_process(
+    registry: Registry, process: ProcessRecord, target: IO[bytes], *, compress: bool, log_dir: str | None = None
+) -> int:
+    """Writes a process that ended, its log out of its own directory or that given; the caller holds its lock.
+
+    Returns the number of members.
+    """
     if process.state is ProcessState.RUNNING:
         raise ProcessStateError(f"process {process.id}: it runs", "stop it, or wait for its end, first")
-    files = list(_files(registry, process))
+    files = list(_files(registry, process, log_dir or registry.home.log_dir(process.id)))
     index = {
         "format": FORMAT_VERSION,
         "process": asdict(process),
@@ -111,7 +116,7 @@ def import_process(registry: Registry, source: IO[bytes], name: str, bounds: Arc
     return process
 
 
-def _files(registry: Registry, process: ProcessRecord) -> Iterator[tuple[str, str]]:
+def _files(registry: Registry, process: ProcessRecord, log_dir: str) -> Iterator[tuple[str, str]]:
     for kind, digest in _object_names(process):
         registry.objects.get(kind, digest)  # nothing damaged leaves
         yield f"objects/{kind}/{digest}", registry.objects.path(kind, digest)
@@ -122,7 +127,6 @@ def _files(registry: Registry, process: ProcessRecord) -> Iterator[tuple[str, st
         for path, file in registry.trees.manifest(digest)["files"].items():
             blobs[file["sha256"]] = os.path.join(registry.trees.path(digest), path)
     yield from ((f"blobs/{digest}", path) for digest, path in sorted(blobs.items()))
-    log_dir = registry.home.log_dir(process.id)
     for name in sorted(os.listdir(log_dir)):
         path = os.path.join(log_dir, name)
         if os.path.isfile(path) and not _LOCAL.fullmatch(name):

@@ -96,12 +96,20 @@ class Catalogue:
 
     def insert(self, process: ProcessRecord) -> None:
         """Adds a process. Raises StateError if the id is taken."""
+        self._insert("INSERT", process)
+
+    def insert_new(self, process: ProcessRecord) -> bool:
+        """Adds a process unless it is there; whether it wasn't."""
+        return self._insert("INSERT OR IGNORE", process)
+
+    def _insert(self, how: str, process: ProcessRecord) -> bool:
         marks = ", ".join("?" * len(_COLUMNS))
         with self._errors():
-            self._db.execute(
-                f"INSERT INTO processes ({', '.join(_COLUMNS)}) VALUES ({marks})",  # noqa: S608
+            done = self._db.execute(
+                f"{how} INTO processes ({', '.join(_COLUMNS)}) VALUES ({marks})",
                 [_stored(getattr(process, column)) for column in _COLUMNS],
             )
+        return done.rowcount > 0
 
     def update(self, process_id: ProcessId, **changes: object) -> None:
         """Changes columns of one process."""
@@ -159,7 +167,7 @@ class Catalogue:
             return found[0]
         if found:
             names = [f"{process.id} ({process.module_name})" for process in found[:CANDIDATES_MAX]]
-            raise _ambiguous("process", reference, names, more=len(found) > CANDIDATES_MAX)
+            raise ambiguous("process", reference, names, more=len(found) > CANDIDATES_MAX)
         raise _unknown("process", reference, self._process_hints(reference))
 
     def short_id(self, process_id: ProcessId) -> str:
@@ -283,7 +291,7 @@ def resolve_digest(kind: str, reference: str, digests: Iterable[Digest], names: 
     if len(found) == 1:
         return found[0]
     if found:
-        raise _ambiguous(kind, reference, found[:CANDIDATES_MAX], more=len(found) > CANDIDATES_MAX)
+        raise ambiguous(kind, reference, found[:CANDIDATES_MAX], more=len(found) > CANDIDATES_MAX)
     from difflib import get_close_matches
 
     raise _unknown(kind, reference, get_close_matches(reference, names, n=3))
@@ -298,7 +306,8 @@ def _is_prefix(text: str) -> bool:
     return all(letter in "0123456789abcdef-" for letter in text)
 
 
-def _ambiguous(kind: str, reference: str, candidates: Iterable[str], *, more: bool) -> AmbiguousIdError:
+def ambiguous(kind: str, reference: str, candidates: Iterable[str], *, more: bool) -> AmbiguousIdError:
+    """The error that a shortened id or a name fits several things, of which some are named."""
     listed = ", ".join(candidates) + (", ..." if more else "")
     return AmbiguousIdError(f"{kind} {reference!r}: fits several: {listed}", "give more of the id")
 

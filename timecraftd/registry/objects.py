@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 
 from timecraftd.errors import NotFoundError, ObjectDamagedError
 from timecraftd.model import Digest, ObjectInfo, ObjectKind, is_digest
 from timecraftd.registry.home import state_errors, write_atomically
+
+Fetch = Callable[[ObjectKind, Digest], bytes | None]
 
 
 def digest_of(data: bytes) -> Digest:
@@ -19,8 +21,10 @@ def digest_of(data: bytes) -> Digest:
 class ObjectStore:
     """A directory of objects, each named by the SHA-256 of its bytes, which is checked whenever one is read."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, fetch: Fetch = lambda _kind, _digest: None) -> None:
+        """`fetch` gets from elsewhere what isn't here, unverified; None if it isn't there either."""
         self._directory = directory
+        self._fetch = fetch
 
     def path(self, kind: ObjectKind, digest: Digest) -> str:
         """Where an object is, or would be."""
@@ -53,9 +57,14 @@ class ObjectStore:
             with open(path, "rb") as file:
                 data = file.read()
         except FileNotFoundError:
-            raise NotFoundError(
-                f"{kind} {digest[:12]}: is not in the store", f"bring it back with `timecraft import {kind} FILE`"
-            ) from None
+            fetched = self._fetch(kind, digest)
+            if fetched is None:
+                raise NotFoundError(
+                    f"{kind} {digest[:12]}: is not in the store", f"bring it back with `timecraft import {kind} FILE`"
+                ) from None
+            if digest_of(fetched) == digest:
+                self.put(kind, fetched)
+            data, path = fetched, "the bucket"
         if digest_of(data) != digest:
             raise ObjectDamagedError(
                 f"{kind} {digest[:12]}: bytes of {path} don't match the digest",

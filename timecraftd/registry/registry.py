@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from timecraftd.errors import NotFoundError, ObjectDamagedError, StateFullError
 from timecraftd.model import Digest, ModuleRecord, ObjectInfo, ObjectKind, ProcessId, is_digest
@@ -21,12 +21,27 @@ ARTIFACT_AGE_NS_MIN = 3600 * 10**9
 """Files in the artifact cache younger than this may be in the making."""
 
 
+class Elsewhere(Protocol):
+    """Where objects are that a state directory lacks."""
+
+    def object(self, kind: ObjectKind, digest: Digest) -> bytes | None:
+        """Bytes of an object, unverified; None if it isn't there. Raises RemoteError."""
+
+    def save_blob(self, digest: Digest, size: int, path: str) -> None:
+        """Writes a tree's file to a path, verified. Raises RemoteError."""
+
+
 class Registry:
     """What a state directory holds."""
 
-    def __init__(self, home: Home, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self, home: Home, now_ns: Callable[[], int] = time.time_ns, elsewhere: Elsewhere | None = None
+    ) -> None:
+        """What isn't here is looked for elsewhere, if there is such a place."""
         self.home = home
-        self.objects = ObjectStore(home.objects_dir)
+        self._elsewhere = elsewhere
+        fetch = {} if elsewhere is None else {"fetch": elsewhere.object}
+        self.objects = ObjectStore(home.objects_dir, **fetch)
         self._now_ns = now_ns
 
     @cached_property
@@ -39,7 +54,18 @@ class Registry:
         """The trees that immutable mounts show."""
         from timecraftd.registry.trees import Trees  # not needed by most runs
 
-        return Trees(self.home.trees_dir, self.objects, self._now_ns)
+        save = None if self._elsewhere is None else self._elsewhere.save_blob
+        return Trees(self.home.trees_dir, self.objects, self._now_ns, save)
+
+    def put_catalogue_aside(self, now_ns: int) -> None:
+        """Leaves a catalogue that can't be read where nobody looks for it; the next use makes a new one."""
+        self.close()
+        self.__dict__.pop("catalogue", None)
+        path = self.home.catalogue_path
+        with state_errors(path):
+            for suffix in ("", "-wal", "-shm"):
+                if os.path.exists(path + suffix):
+                    os.rename(path + suffix, f"{path}.damaged-{now_ns}{suffix}")
 
     def close(self) -> None:
         """Closes what was opened."""

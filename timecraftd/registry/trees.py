@@ -29,6 +29,8 @@ TREE_BYTES_MAX = 16 << 30
 CHUNK_BYTES = 1 << 20
 SEARCHED_MAX = 64
 """Trees that are searched for a file that another one needs."""
+RESTORES_MAX = 8
+"""Files that are fetched at one time."""
 FSYNC_FILES_MAX = 64
 """More new files than this are made durable all at once."""
 SETTLED_NS = 2 * 10**9
@@ -57,7 +59,17 @@ class Entry:
 class Trees:
     """The trees of a state directory."""
 
-    def __init__(self, directory: str, objects: ObjectStore, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        directory: str,
+        objects: ObjectStore,
+        now_ns: Callable[[], int],
+        save_blob: Callable[[Digest, int, str], None] | None = None,
+    ) -> None:
+        """`save_blob` writes a file, by digest and size, that is not here to a path, verified. It may be called
+        from several threads.
+        """
+        self._save_blob = save_blob
         self._directory = directory
         self._objects = objects
         self._now_ns = now_ns
@@ -135,9 +147,31 @@ class Trees:
             raise ObjectDamagedError(f"tree {digest[:12]}: {damage}", NEXT_STEP)
 
     def require(self, digest: Digest) -> None:
-        """Whether a tree is there, unverified. Raises NotFoundError."""
-        if not os.path.isdir(self.path(digest)):
+        """Whether a tree is there, unverified; else it is brought from elsewhere. Raises NotFoundError, RemoteError."""
+        if os.path.isdir(self.path(digest)):
+            return
+        if self._save_blob is None:
             raise NotFoundError(f"tree {digest[:12]}: is not in the store", NEXT_STEP)
+        self._restore(digest, self._save_blob)
+
+    def _restore(self, digest: Digest, save_blob: Callable[[Digest, int, str], None]) -> None:
+        """Makes a tree of files that are elsewhere. Raises NotFoundError, RemoteError, ObjectDamagedError."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        manifest = self.manifest(digest)
+        with self._draft() as blobs, ThreadPoolExecutor(RESTORES_MAX) as pool:
+            sizes = {file["sha256"]: file["size"] for file in manifest["files"].values()}
+            work = [pool.submit(save_blob, Digest(sha), size, os.path.join(blobs, sha)) for sha, size in sizes.items()]
+            try:
+                for each in work:
+                    each.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+            try:
+                self.build(digest, manifest, lambda sha: os.path.join(blobs, sha))
+            except ValueError as error:
+                raise ObjectDamagedError(str(error), NEXT_STEP) from None
 
     def remove(self, digest: Digest) -> None:
         """Removes a tree's directory, if it is there."""

@@ -40,10 +40,8 @@ pub fn summarize(source: impl Into<LogSource>) -> Result<LogSummary, LogError> {
         segments: reader.segments().len() as u64,
         ..LogSummary::default()
     };
-    if let Some(first) = reader.next()?
-        && first.call() == CALL_START
-    {
-        summary.start_unix_ns = first.args().get(1).copied().unwrap_or(0);
+    if let Some(first) = reader.next()? {
+        summary.start_unix_ns = start_of(&first);
     }
     let (stored, files): (Vec<_>, Vec<_>) = reader.segments().iter().cloned().partition(|segment| segment.stored);
     summary.last_time_ns = reader.segments().last().map_or(0, |last| last.last_time_ns);
@@ -70,13 +68,19 @@ pub fn summarize(source: impl Into<LogSource>) -> Result<LogSummary, LogError> {
     Ok(summary)
 }
 
+/// The wall-clock time that a log's first record tells of.
+fn start_of(first: &impl Record) -> u64 {
+    if first.call() == CALL_START { first.args().get(1).copied().unwrap_or(0) } else { 0 }
+}
+
 /// A log as lines of text or pieces of output, in batches; also one that is still being written.
 #[derive(Debug)]
 pub struct LogView {
     reader: LogReader,
     trees: Trees,
     output: Output,
-    start_unix_ns: u64,
+    /// As in [`LogSummary`]; found out when it is needed.
+    start_unix_ns: Option<u64>,
     ended: bool,
     /// Where the log is damaged, once the reader got there.
     damage: Option<LogError>,
@@ -104,7 +108,7 @@ impl LogView {
     /// # Errors
     /// [`LogError`].
     pub fn open(source: impl Into<LogSource>, trees: Trees) -> Result<Self, LogError> {
-        Self::with_reader(LogReader::open(source)?, trees)
+        Ok(Self::with_reader(LogReader::open(source)?, trees))
     }
 
     /// The same for a log of which parts are damaged: these are left out.
@@ -112,19 +116,14 @@ impl LogView {
     /// # Errors
     /// [`LogError`] if nothing can be read.
     pub fn open_damaged(source: impl Into<LogSource>, trees: Trees) -> Result<Self, LogError> {
-        Self::with_reader(LogReader::open_damaged(source)?, trees)
-    }
-
-    fn with_reader(reader: LogReader, trees: Trees) -> Result<Self, LogError> {
-        let mut view =
-            LogView { reader, trees, output: Output::default(), start_unix_ns: 0, ended: false, damage: None };
-        if let Some(first) = view.reader.next()?
-            && first.call() == CALL_START
-        {
-            view.start_unix_ns = first.args().get(1).copied().unwrap_or(0);
-        }
+        let mut view = Self::with_reader(LogReader::open_damaged(source)?, trees);
+        view.start_unix_ns = Some(view.reader.next()?.map_or(0, |first| start_of(&first)));
         view.reader.rewind()?;
         Ok(view)
+    }
+
+    fn with_reader(reader: LogReader, trees: Trees) -> Self {
+        LogView { reader, trees, output: Output::default(), start_unix_ns: None, ended: false, damage: None }
     }
 
     /// The log's reader, for seeking.
@@ -145,7 +144,7 @@ impl LogView {
     pub fn trace(&mut self, records_max: usize, options: &TraceOptions) -> Result<Vec<String>, LogError> {
         let mut strace = options.strace;
         if options.absolute {
-            strace.timestamps = Timestamps::Absolute { zero_ns: self.start_unix_ns };
+            strace.timestamps = Timestamps::Absolute { zero_ns: self.start_unix_ns()? };
         }
         let mut lines = Vec::new();
         while lines.len() < records_max && self.damage.is_none() {
@@ -172,6 +171,16 @@ impl LogView {
             }
         }
         self.or_damage(lines)
+    }
+
+    fn start_unix_ns(&mut self) -> Result<u64, LogError> {
+        if let Some(known) = self.start_unix_ns {
+            return Ok(known);
+        }
+        // With a reader of its own: this one has its place in the log.
+        let found = self.reader.reopen()?.next()?.map(|first| start_of(&first));
+        self.start_unix_ns = found;
+        Ok(found.unwrap_or(0))
     }
 
     /// The next output of the guest, until about `bytes_max` bytes are there. Empty at the end of what there is now.

@@ -10,8 +10,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Bytes that are fetched at once at least, and, when a reader goes on, at most; a larger block is fetched whole.
-const FETCH_BYTES_MIN: usize = 128 << 10;
+/// Bytes that are fetched at once at least, and, when a reader goes on, at most; a larger block is fetched whole. The
+/// least is more than two blocks of the usual size: where a time lies on their border, both are needed.
+const FETCH_BYTES_MIN: usize = 160 << 10;
 const FETCH_BYTES_MAX: usize = 1 << 20;
 
 /// What is known of a stored segment before any of it is fetched. Its index is the first thing to prove it.

@@ -349,16 +349,18 @@ class ProcessFilter(_message.Message):
     def __init__(self, states: _Optional[_Iterable[_Union[ProcessState, str]]] = ..., names: _Optional[_Iterable[str]] = ..., modules: _Optional[_Iterable[str]] = ..., ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListRequest(_message.Message):
-    __slots__ = ("filter", "page_size", "page_token", "fields")
+    __slots__ = ("filter", "page_size", "page_token", "fields", "remote")
     FILTER_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
+    REMOTE_FIELD_NUMBER: _ClassVar[int]
     filter: ProcessFilter
     page_size: int
     page_token: str
     fields: _field_mask_pb2.FieldMask
-    def __init__(self, filter: _Optional[_Union[ProcessFilter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., fields: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ...) -> None: ...
+    remote: bool
+    def __init__(self, filter: _Optional[_Union[ProcessFilter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., fields: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., remote: _Optional[bool] = ...) -> None: ...
 
 class ListResponse(_message.Message):
     __slots__ = ("processes", "next_page_token")

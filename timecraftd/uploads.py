@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -139,13 +138,10 @@ class Uploads:
         self._open_store = open_store
         self._loop = RemoteLoop()
         self._uploader: Uploader | None = None
-        self._running: Future[None] | None = None
-        self._ended = asyncio.Event()
-        self._ended.set()
 
     def start(self) -> None:
         """Sends what there is, and what comes, until it is closed."""
-        self._running = self._loop.start(self._serve())
+        self._loop.start(self._serve())
 
     def push(self, process_ids: Sequence[ProcessId], told: Callable[[Status], None] = lambda _: None) -> Future[None]:
         """Sends all of these processes' logs that is sealed. The result raises TimecraftError."""
@@ -157,10 +153,6 @@ class Uploads:
 
     def close(self) -> None:
         """Ends what is being sent; what was sent whole stays. Idempotent."""
-        if self._running is not None and not self._running.done():
-            self._running.cancel()
-            with contextlib.suppress(Exception, asyncio.CancelledError):
-                self._loop.run(self._ended.wait())
         self._loop.close()
 
     async def _serve(self) -> None:
@@ -173,7 +165,6 @@ class Uploads:
                 await asyncio.sleep(AGAIN_S)
 
     async def _with_store(self, work: Callable[[Uploader], Coroutine[Any, Any, None]]) -> None:
-        self._ended.clear()
         store = self._open_store(self._runtime.config.remote)
         try:
             self._uploader = Uploader(
@@ -183,7 +174,6 @@ class Uploads:
             await work(self._uploader)
         finally:
             await store.close()
-            self._ended.set()
 
 
 def local_bytes(runtime: Runtime) -> int:

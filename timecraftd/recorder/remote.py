@@ -213,8 +213,16 @@ class RemoteLoop:
             raise
 
     def close(self) -> None:
-        """Stops the loop; nothing of it runs any more."""
+        """Cancels what runs, and waits until nothing of it does, in other threads neither. Idempotent."""
         if not self._loop.is_closed():
+            self.run(self._wind_up())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+
+    async def _wind_up(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._loop.shutdown_default_executor()

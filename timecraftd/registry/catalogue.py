@@ -91,8 +91,9 @@ class Catalogue:
                 raise
 
     def close(self) -> None:
-        """Closes the database."""
-        self._db.close()
+        """Closes the database, once no other thread uses it."""
+        with self._lock:
+            self._db.close()
 
     def insert(self, process: ProcessRecord) -> None:
         """Adds a process. Raises StateError if the id is taken."""

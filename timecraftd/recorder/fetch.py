@@ -7,7 +7,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -295,18 +296,16 @@ class RemoteLog:
         return chunks
 
     def _kept(self, segment: Segment, offset: int) -> bytes | None:
-        """A chunk that was fetched before, or is on its way. Raises RemoteError."""
+        """A chunk that was fetched before, or is on its way."""
         start = offset - offset % RUN_BYTES
         with self._lock:
             run = self._runs.get((segment.number, start))
         if run is not None:
-            length = min(RUN_BYTES, segment.size - start)
-            try:
-                data = checked(run.result(), length, self.name(segment.number))
-            except NotFoundError:
-                checked(None, length, self.name(segment.number))
-                raise
-            return data[offset - start : offset - start + CHUNK_BYTES]
+            with suppress(RemoteError, NotFoundError, CancelledError):
+                if len(data := run.result()) == min(RUN_BYTES, segment.size - start):
+                    return data[offset - start : offset - start + CHUNK_BYTES]
+            with self._lock:  # who needs it asks again, and is told what is wrong
+                self._runs.pop((segment.number, start), None)
         chunk = self._remote.cache.get(self._key(segment, offset))
         whole = min(CHUNK_BYTES, segment.size - offset)
         return chunk if chunk is not None and len(chunk) == whole else None
@@ -339,8 +338,9 @@ class RemoteLog:
     def _settle(self, run: tuple[int, int], future: Future[bytes]) -> None:
         """Keeps what was fetched ahead; gives up what wasn't."""
         number, offset = run
-        if not future.cancel() and future.exception() is None:
-            self._keep(self._segments[number], offset, future.result())
+        if not future.cancel():
+            with suppress(RemoteError, NotFoundError, CancelledError):
+                self._keep(self._segments[number], offset, future.result())
 
     def _begin(self, run: tuple[int, int]) -> None:
         number, offset = run

@@ -178,11 +178,41 @@ fn bench_bulk() {
     report("bulk_64KiB_tmpfs_cpu", best(|| rate(tmpfs().path(), true), f64::max), "GB/CPU s");
 }
 
+/// From nothing to a record anywhere in a log of 1 GiB: the median of a hundred.
+fn bench_open() {
+    let dir = tempfile::tempdir().expect("directory");
+    let mut jitter = Jitter(4);
+    let data: Vec<u8> = (0..64 << 10).map(|_| jitter.next() as u8).collect();
+    let count = 16_000_u64;
+    write(dir.path(), |ring| {
+        for i in 0..count {
+            let head = Head { call: 3, errno: 0, time_ns: i };
+            ring.append(&head, &[1, 2, 3], once((65536, data.as_slice())), empty()).expect("room");
+        }
+    });
+    let mut open = || {
+        let seq = jitter.next() % count;
+        let begin = Instant::now();
+        let mut reader = LogReader::open(dir.path()).expect("log");
+        reader.seek(seq).expect("good log");
+        assert_eq!(reader.next().expect("good log").expect("a record").seq(), seq);
+        begin.elapsed().as_secs_f64() * 1e3
+    };
+    let mut runs: Vec<f64> = (0..100).map(|_| open()).collect();
+    runs.sort_by(f64::total_cmp);
+    report("open_1GiB", runs[runs.len() / 2], "ms");
+}
+
 /// Runs all, or those whose names contain an argument.
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let all: [(&str, fn()); 4] =
-        [("append", bench_append), ("blocks", bench_blocks), ("clock_loop", bench_clock_loop), ("bulk", bench_bulk)];
+    let all: [(&str, fn()); 5] = [
+        ("append", bench_append),
+        ("blocks", bench_blocks),
+        ("clock_loop", bench_clock_loop),
+        ("bulk", bench_bulk),
+        ("open", bench_open),
+    ];
     for (name, run) in all {
         if wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted)) {
             run();

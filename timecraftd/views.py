@@ -145,8 +145,8 @@ def check_log(
     """What a log was found to be when all of it was read, as data."""
     data: dict[str, Any] = {"id": process.id, "records": 0, "segments": 0, "bytes": 0, "damage": []}
     try:
-        check = runtime.logs.verify(runtime.registry.home.log_dir(process.id), progress)
-    except LogError as error:
+        check = runtime.logs.verify(runtime.log_source(process), progress)
+    except (LogError, NotFoundError) as error:
         return data | {"incomplete_from": None, "error": str(error)}
     damage = [{"first_seq": first, "next_seq": behind, "reason": reason} for first, behind, reason in check.gaps]
     data |= {"records": check.records, "segments": check.segments, "bytes": check.bytes, "damage": damage}

@@ -101,6 +101,26 @@ def test_a_short_process_is_in_the_store(start, s3, guests):
     assert node.stop() == 0
 
 
+def test_a_node_reads_what_is_in_its_store(start, s3, guests):
+    """It lists it in pages, and reads logs whose files are gone."""
+    node = start()
+    module = node.upload(guests / "hello.wat")
+    ended = [node.wait(node.run(module).id) for _ in range(3)]
+    for process in ended:
+        wait_until(lambda process=process: is_complete(s3, process), 30)
+    first = node.processes.List(process_pb2.ListRequest(remote=True, page_size=2))
+    second = process_pb2.ListRequest(remote=True, page_size=2, page_token=first.next_page_token)
+    pages = [first, node.processes.List(second)]
+    assert [each.id for page in pages for each in page.processes] == sorted((each.id for each in ended), reverse=True)
+    assert not pages[1].next_page_token
+    for path in node.home.glob("processes/*/log/*.tcl"):
+        path.unlink()
+    for process in ended:
+        answers = node.processes.Logs(process_pb2.LogsRequest(id=process.id))
+        assert b"hello, world\n" in [output.data for answer in answers for output in answer.outputs]
+    assert node.stop() == 0
+
+
 def test_a_long_process_goes_as_it_grows_whatever_dies(start, s3):
     """The daemon is killed and comes back; the guest and its log go on."""
     node = start()

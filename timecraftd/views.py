@@ -267,12 +267,27 @@ def _process(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
             data["log"] = log
         except TimecraftError as error:
             data["log_error"] = str(error)
+        data["store"] = _store_data(runtime, process)
         try:
             runtime.check_replayable(process)
             data["replayable"] = True
         except TimecraftError as error:
             data |= {"replayable": False, "replay_error": str(error)}
     return data
+
+
+def _store_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object] | None:
+    """What of a process's log was sent to the store, as was last written down; None if nothing was."""
+    directory = runtime.registry.home.process_dir(process.id)
+    if not os.path.exists(os.path.join(directory, "upload.json")):
+        return None
+    from timecraftd.recorder.uploader import read_state
+
+    state = read_state(directory, process.id)
+    if state is None:
+        return None
+    manifest, _ = state
+    return {"complete": manifest.complete, "segments": manifest.next_number, "next_seq": manifest.next_seq}
 
 
 def _module(runtime: Runtime, info: ObjectInfo, wasm: bytes) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def test_a_run_leaves_its_log_in_the_store(run, s3):
     found = manifest(s3, process)
     assert (found.complete, found.process.exit_code) == (True, 0)
     assert same(s3, run, process)
+    described = json.loads(run("describe", "process", process, "-o", "json").stdout)["store"]
+    assert described == {"complete": True, "segments": 1, "next_seq": found.next_seq}
     doctor = run("doctor", code=None).out
     assert f"s3://{BUCKET}/logs, 0 B of 8.0 GiB still to be sent" in doctor
 

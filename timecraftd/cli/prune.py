@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 
 from timecraftd.cli.context import Context
-from timecraftd.cli.parser import add_format, duration_ns, whole_number
+from timecraftd.cli.parser import add_format, duration_ns, size, whole_number
 from timecraftd.cli.terminal import print_data
+from timecraftd.errors import UsageError
+from timecraftd.model import ProcessState
 from timecraftd.recorder.retention import RetentionPolicy
 from timecraftd.units import format_size
+
+ENDS = ("exited", "trapped", "killed", "limit", "crashed", "failed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", metavar="N", type=whole_number, help="keep the newest N processes that ended")
     parser.add_argument("-a", "--all", action="store_true", help="all processes that ended")
     parser.add_argument("--crashed", action="store_true", help="also those that could be resumed")
+    parser.add_argument(
+        "--max-size", metavar="SIZE", type=size, help="of the others, the newest that take so much stay"
+    )
+    parser.add_argument(
+        "--state",
+        choices=ENDS,
+        action="append",
+        help="only processes that ended so (all that did, without other flags)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what would go")
     add_format(parser)
     parser.description = (
@@ -28,8 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     """Removes and reports."""
     policy = None
-    if args.all or args.keep is not None or args.older_than is not None:
-        policy = RetentionPolicy(args.older_than, args.keep or 0, keep_crashed=not args.crashed)
+    by_age_and_number = args.all or args.keep is not None or args.older_than is not None
+    if (args.max_size is not None or args.state) and context.target.node:
+        raise UsageError(
+            "prune: --max-size and --state work on a state directory", "run it on the node, without --node"
+        )
+    if by_age_and_number or args.max_size is not None or args.state:
+        policy = RetentionPolicy(
+            args.older_than,
+            args.keep or 0,
+            keep_crashed=not args.crashed and "crashed" not in (args.state or ()),
+            bytes_max=args.max_size,
+            states=frozenset(map(ProcessState, args.state)) if args.state else None,
+            by_age_and_number=by_age_and_number or args.max_size is None,
+        )
     gone = context.target.prune(policy, dry_run=args.dry_run)
     if args.output != "text":
         print_data(gone, args.output)

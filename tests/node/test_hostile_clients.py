@@ -7,6 +7,7 @@ import random
 import socket
 import subprocess
 import threading
+import time
 
 import grpc
 import pytest
@@ -102,16 +103,26 @@ def test_uploads_have_a_bound(make_node):
 SMALL_DISK = 'mount -t tmpfs -o size=48m none "$0"; exec "$@"'
 
 
-def test_a_full_disk_ends_guests_and_not_the_node(make_node):
+@pytest.fixture
+def small_node(make_node):
+    """Starts a node with a small disk, on which logs are filled as they are told to be."""
+
+    def start(on_full: str):
+        probe = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True)
+        if probe.returncode:
+            pytest.skip("no user namespaces here: a full disk can't be made")
+        node = make_node()
+        outside = node.config.with_name("node.sock")  # the state directory is seen by the daemon alone
+        record = f'[record]\nring_bytes = "4MiB"\ncompression = "none"\non_full = "{on_full}"\n'
+        node.config.write_text(node.config.read_text() + f'socket = "{outside}"\n{record}')
+        return node.start("unshare", "-rm", "sh", "-euc", SMALL_DISK, str(node.home), connect_to=f"unix:{outside}")
+
+    return start
+
+
+def test_a_full_disk_ends_guests_and_not_the_node(small_node):
     """Their ends say why; when there is room again, all is as before."""
-    probe = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True)
-    if probe.returncode:
-        pytest.skip("no user namespaces here: a full disk can't be made")
-    node = make_node()
-    outside = node.config.with_name("node.sock")  # the state directory is seen by the daemon alone
-    settings = f'socket = "{outside}"\n[record]\nring_bytes = "4MiB"\ncompression = "none"\n'
-    node.config.write_text(node.config.read_text() + settings)
-    node.start("unshare", "-rm", "sh", "-euc", SMALL_DISK, str(node.home), connect_to=f"unix:{outside}")
+    node = small_node("stop")
     module = node.upload(FLOOD, "flood.wat")
     process = node.run(module)
     ended = node.wait(process.id)
@@ -119,6 +130,30 @@ def test_a_full_disk_ends_guests_and_not_the_node(make_node):
     assert "No space left" in ended.message
     assert alive(node)
     node.processes.Remove(process_pb2.RemoveRequest(id=process.id))
+    runs_on(node, module)
+
+
+def test_a_full_disk_keeps_guests_waiting_and_not_the_node(small_node):
+    """They can be removed while they wait, and what they took is room for others."""
+    node = small_node("wait")
+    module = node.upload(FLOOD, "flood.wat")
+    process = node.run(module)
+    sizes = [0]
+
+    def no_longer_grows() -> bool:
+        time.sleep(0.5)
+        sizes.append(node.get(process.id).log_bytes)
+        return sizes[-1] > 16 << 20 and sizes[-1] == sizes[-2]
+
+    wait_until(no_longer_grows)
+    assert node.get(process.id).state == process_pb2.PROCESS_STATE_RUNNING
+    assert alive(node)
+    node.processes.Remove(process_pb2.RemoveRequest(id=process.id, force=True))
+    runs_on(node, module)
+
+
+def runs_on(node, module) -> None:
+    """There is room for a process again."""
     again = node.run(module)
     wait_until(lambda: node.get(again.id).log_bytes > 1 << 20)
     node.processes.Stop(process_pb2.StopRequest(id=again.id))

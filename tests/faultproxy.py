@@ -47,18 +47,19 @@ class FaultProxy:
         for task in self._tasks:
             task.cancel()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         fault: Fault = "none"
         if self.faults_left is None or self.faults_left > 0:
             fault = self.fault
             self.faults_left = None if self.faults_left is None or fault == "none" else self.faults_left - 1
-        with contextlib.suppress(OSError, asyncio.CancelledError, asyncio.IncompleteReadError):
+        task = asyncio.create_task(self._carry_on(fault, reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())  # also if it was cancelled before it began
+
+    async def _carry_on(self, fault: Fault, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             await self._serve(fault, reader, writer)
-        writer.transport.abort()
 
     async def _serve(self, fault: Fault, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if fault in ("refuse", "reset"):
@@ -81,15 +82,15 @@ class FaultProxy:
                         pass
         else:
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
+            up = asyncio.create_task(self._carry(reader, back, fault))
+            down = asyncio.create_task(self._carry(there, writer, fault if fault == "slow" else "none"))
             try:
-                up = asyncio.create_task(self._carry(reader, back, fault))
-                down = asyncio.create_task(self._carry(there, writer, fault if fault == "slow" else "none"))
                 await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                back.transport.abort()
                 up.cancel()
                 down.cancel()
                 await asyncio.gather(up, down, return_exceptions=True)
-            finally:
-                back.transport.abort()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault) -> None:
         carried = 0

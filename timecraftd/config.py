@@ -80,6 +80,24 @@ class RemoteConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionConfig:
+    """Which processes that ended a node removes, with their logs: those beyond any of these bounds. None: no bound."""
+
+    every_s: float = 600.0
+    """How often it is looked for them."""
+    age_s_max: float | None = None
+    """Since their ends."""
+    succeeded_age_s_max: float | None = None
+    """The same for those that exited with 0, if they are to go sooner."""
+    processes_max: int | None = None
+    """The newest so many stay."""
+    log_bytes_max: int | None = None
+    """The newest whose logs take so much on the disk stay."""
+    crashed: str = "keep"
+    """Whether those that could be resumed go too: `keep` or `remove`."""
+
+
+@dataclass(frozen=True, slots=True)
 class CacheConfig:
     """The cache of machine code."""
 
@@ -192,6 +210,7 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
     remote: RemoteConfig = field(default_factory=RemoteConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     restart: RestartConfig = field(default_factory=RestartConfig)
     imports: ImportConfig = field(default_factory=ImportConfig)
@@ -212,6 +231,7 @@ CHOICES = {
     "record.durability": ("flush", "sync"),
     "remote.addressing": ("auto", "path", "virtual"),
     "remote.when_full": ("wait", "continue"),
+    "retention.crashed": ("keep", "remove"),
     "node.confine": ("on", "off"),
     "node.placement": ("shared", "isolated"),
     "node.on_stop": ("checkpoint", "finish", "stop", "leave"),
@@ -247,6 +267,7 @@ ABOVE_ZERO = (
     "record.flush_s",
     "remote.seal_age_s",
     "remote.request_s_max",
+    "retention.every_s",
     "network.connect_s_max",
     "network.lookup_s_max",
     "network.handshake_s_max",
@@ -254,7 +275,7 @@ ABOVE_ZERO = (
     "node.stop_s_max",
 )
 """Bounds below which nothing at all could run."""
-SECTIONS = ("limits", "record", "remote", "cache", "restart", "imports", "network", "node")
+SECTIONS = ("limits", "record", "remote", "retention", "cache", "restart", "imports", "network", "node")
 
 
 def load_config(environ: Mapping[str, str] | None = None) -> Config:

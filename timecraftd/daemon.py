@@ -29,6 +29,7 @@ from timecraftd.errors import ConfigError, StateBusyError
 from timecraftd.monitor import Monitor
 from timecraftd.recorder.remote import parse_url
 from timecraftd.registry.home import state_errors
+from timecraftd.retention import Retention
 from timecraftd.supervisor.channel import Directory
 from timecraftd.supervisor.journal import Journal
 from timecraftd.supervisor.restarts import parse_restart
@@ -78,9 +79,11 @@ class Daemon:
                 self._runtime, journal, self._config, memory_bytes_max=memory_bytes_max(self._config), log=self._log
             )
             uploads = self._uploads(supervisor, stack)
+            retention = Retention(supervisor, self._runtime, self._config, log=self._log)
             monitor = Monitor(
                 supervisor, self._runtime, self._config,
                 notifier=self._notifier, watchdog_s=self._systemd.watchdog_s, log=self._log, uploads=uploads,
+                retention=retention,
             )  # fmt: skip
             server, door = self._edge(supervisor, monitor, journal, home, stack)
             given = control_socket(self._systemd)
@@ -97,12 +100,14 @@ class Daemon:
                 door.open(given)
             watching = self._loop.create_task(monitor.run())
             watching.add_done_callback(lambda _: self._stop.set())  # a node that nobody watches over fails
+            retention.start()
             self._log("ready", node=node_name(self._config), home=home, processes=supervisor.running)
             monitor.tell_status()
             self._notifier.ready()
             await self._stop.wait()
             self._notifier.stopping()
             async with monitor.patience():
+                await retention.close()
                 await self._shut_down(supervisor, server, door)
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from timecraftd.config import Config
 from timecraftd.embedded import Runtime
 from timecraftd.model import ProcessState
+from timecraftd.retention import Retention
 from timecraftd.supervisor.supervisor import Supervisor
 from timecraftd.supervisor.workers import WorkerHandle, end_process
 from timecraftd.systemd import Notifier
@@ -43,9 +44,11 @@ class Monitor:
         watchdog_s: float | None,
         log: Callable[..., None],
         uploads: Uploads | None = None,
+        retention: Retention | None = None,
     ) -> None:
         """`watchdog_s`: systemd wants to be told so often that all is well."""
         self._uploads = uploads
+        self._retention = retention
         self.metrics = Metrics(runtime.engine.build_info(), self.latest)
         self._supervisor = supervisor
         self._runtime = runtime
@@ -135,6 +138,10 @@ class Monitor:
             status = self._uploads.status()
             gauges |= upload_gauges(status) | {"upload_waiting_max_bytes": self._config.remote.local_bytes_max}
             totals |= upload_totals(status)
+        if self._retention is not None:
+            gauges["retention_kept_back"] = self._retention.kept_back
+            totals["retention_processes"] = self._retention.removed_processes
+            totals["retention_bytes"] = self._retention.removed_bytes
         kinds = Counter(KINDS.get(name[:1], "other") for name in supervisor.workers.workers)
         workers = {kind: kinds[kind] for kind in KINDS.values()}
         return Sample(taken_s, processes, workers, self._silent, gauges, totals)

@@ -118,6 +118,7 @@ GAUGES = {
     "upload_lag_seconds": "Age of the oldest sealed segment that isn't in the store.",
     "upload_sending": "Processes of which something is being sent.",
     "upload_failing": "Processes whose last attempt failed.",
+    "retention_kept_back": "Processes that retention would remove, but that aren't wholly in the store.",
     "upload_held": "1 while guests wait because the bound of what isn't in the store is reached.",
 }
 TOTALS = {
@@ -139,6 +140,8 @@ TOTALS = {
     "upload_retries": ("upload_retries", "Requests to the store that were made again.", 1),
     "upload_failures": ("upload_failures", "Attempts to send something of a process that failed.", 1),
     "upload_conflicts": ("upload_conflicts", "Times that the store held something else of a process.", 1),
+    "retention_processes": ("retention_removed_processes", "Processes that retention removed.", 1),
+    "retention_bytes": ("retention_removed_bytes", "What their logs took on the disk.", 1),
     "restarts": ("process_restarts", "Processes restarted or resumed by policy.", 1),
     "workers_lost": ("workers_lost", "Workers that ended with guests in them, or were ended for not answering.", 1),
 }

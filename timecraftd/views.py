@@ -25,7 +25,6 @@ from timecraftd.errors import (
 from timecraftd.masking import TraceMask, mask_config
 from timecraftd.model import ObjectInfo, ObjectKind, ProcessRecord, ProcessState
 from timecraftd.recorder.logs import CAUGHT_UP, Output, TraceQuery, TrafficQuery, log_bytes
-from timecraftd.recorder.retention import RetentionPolicy, expired
 from timecraftd.units import rfc3339
 
 if TYPE_CHECKING:
@@ -600,37 +599,6 @@ def _gone(runtime: Runtime, process: ProcessRecord, patience_s: float) -> bool:
             return False
         time.sleep(POLL_S)
     return True
-
-
-def prune(runtime: Runtime, policy: RetentionPolicy | None, *, dry_run: bool) -> list[dict[str, object]]:
-    """Removes processes as a policy says, then what nothing refers to; returns what went, or would go.
-
-    Each is `kind` (process, artifact, or an object's), `id` and `bytes`.
-    """
-    registry = runtime.registry
-    processes = [] if policy is None else expired(runtime.processes(), policy, runtime.now_ns())
-    gone: list[dict[str, object]] = []
-    for process in processes:
-        if not dry_run:
-            try:
-                runtime.remove(process)
-            except ProcessStateError:
-                continue  # resumed meanwhile
-        gone.append({"kind": "process", "id": process.id, "bytes": process.log_bytes})
-    with registry.home.collection_lock(exclusive=True):
-        going = {process.id for process in processes} if dry_run else set()
-        for info in registry.unreferenced(going):
-            size_bytes = registry.object_bytes(info)
-            if not dry_run:
-                registry.delete_object(info)
-            gone.append({"kind": str(info.kind), "id": info.digest, "bytes": size_bytes})
-        if not dry_run:
-            registry.trees.sweep()
-        for path, size in registry.stale_artifacts(runtime.now_ns()):
-            if not dry_run:
-                os.unlink(path)
-            gone.append({"kind": "artifact", "id": os.path.basename(path), "bytes": size})
-    return gone
 
 
 def matches(process: ProcessRecord, key: str, pattern: str) -> bool:

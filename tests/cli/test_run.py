@@ -163,6 +163,28 @@ def test_detached(timecraft, guests):
 
 
 @BOTH_WAYS
+def test_prune_selects(timecraft, guests):
+    """By how processes ended, and by what their logs take."""
+    for name in ("hello", "exit_code", "div_zero", "spin"):
+        timecraft("run", "-q", "--name", name, "--timeout", "100ms", guests / f"{name}.wat")
+
+    def pruned(*args: object) -> list[str]:
+        gone = json.loads(timecraft("prune", "-o", "json", *args).stdout)
+        return sorted(names[item["id"]] for item in gone if item["kind"] == "process")
+
+    names = {item["id"]: item["name"] for item in json.loads(timecraft("ps", "-a", "-o", "json").stdout)}
+    assert pruned("--dry-run") == []
+    assert pruned("--dry-run", "--all") == sorted(names.values())
+    assert pruned("--dry-run", "--state", "exited") == ["exit_code", "hello"]
+    assert pruned("--dry-run", "--exit-code", "nonzero", "--state", "exited") == ["exit_code"]
+    assert pruned("--dry-run", "--max-size", "1GiB") == []
+    assert pruned("--dry-run", "--max-size", "0", "--exit-code", "0") == ["hello"]
+    assert pruned("--dry-run", "--older-than", "1h", "--exit-code", "nonzero") == []
+    assert pruned("--exit-code", "nonzero") == ["div_zero", "exit_code", "spin"]
+    assert [item["name"] for item in json.loads(timecraft("ps", "-a", "-o", "json").stdout)] == ["hello"]
+
+
+@BOTH_WAYS
 def test_detached_kill_is_recorded(timecraft, guests):
     """SIGKILL reaches the guest, not its host: the log has an end."""
     timecraft("run", "-d", "--name", "bg", guests / "spin.wat")

@@ -199,3 +199,27 @@ def test_what_is_wrong_with_the_store_is_told(start, s3, guests):
     wait_until(lambda: metric(node, "upload_failing") == 1)
     s3.bucket.with_name("elsewhere").rename(s3.bucket)
     check(node, s3, process)
+
+
+def test_retention_removes_what_is_in_the_store(start, s3, guests):
+    """And nothing else, which it tells; what stays in the store is read from there."""
+    s3.stop()
+    node = start(rest="[retention]\nprocesses_max = 1\nevery_s = '50ms'\n")
+    module = node.upload(guests / "hello.wat")
+    processes = [node.wait(node.run(module).id) for _ in range(3)]
+    wait_until(lambda: metric(node, "retention_kept_back") == 2)
+    assert metric(node, "retention_removed_processes_total") == 0
+    assert "processes=2" in node.told("retention: kept back, not wholly in the store")[-1]
+    s3.start()
+    wait_until(lambda: metric(node, "retention_removed_processes_total") == 2)
+    assert metric(node, "retention_removed_bytes_total") > 0
+    wait_until(lambda: metric(node, "retention_kept_back") == 0)
+    listed = node.processes.List(process_pb2.ListRequest()).processes
+    assert [process.id for process in listed] == [processes[2].id]
+    assert sorted(path.name for path in node.home.glob("processes/*")) == [processes[2].id]
+    told = node.told("retention: removed")
+    assert [
+        process.id in line and "bound=processes_max" in line for process, line in zip(processes, told, strict=False)
+    ]
+    assert b"hello, world\n" in node.logs(processes[0].id)
+    assert node.stop() == 0

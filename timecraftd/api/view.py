@@ -20,6 +20,7 @@ from timecraftd.embedded import Runtime
 from timecraftd.errors import StateBusyError, TimecraftError, UsageError
 from timecraftd.masking import TraceMask
 from timecraftd.model import ObjectKind
+from timecraftd.pruning import prune
 from timecraftd.recorder.retention import RetentionPolicy
 from timecraftd.registry.home import state_errors
 from timecraftd.supervisor.stdio import STDERR, STDOUT, Stdio
@@ -33,7 +34,6 @@ from timecraftd.views import (
     follower,
     import_archive,
     listing,
-    prune,
     secrets_of,
 )
 
@@ -181,10 +181,7 @@ class ViewService(view_pb2_grpc.ViewServiceServicer):
         """Removes what isn't needed any more."""
         if self._pruning.locked():
             raise StateBusyError("prune: is under way", "wait for it")
-        policy = None
-        if request.HasField("older_than") or request.HasField("keep"):
-            age_ns = convert.duration_ns(request.older_than, "older_than") if request.HasField("older_than") else None
-            policy = RetentionPolicy(age_ns, request.keep, keep_crashed=not request.crashed)
+        policy = _retention_policy(request)
         async with self._pruning:
             gone = await asyncio.to_thread(prune, self._runtime, policy, dry_run=request.dry_run)
         return pb.PruneResponse(
@@ -203,6 +200,24 @@ def _kind(number: int) -> str:
     if number not in pb.ObjectKind.values() or number == pb.OBJECT_KIND_UNSPECIFIED:
         raise UsageError(f"kind {number}: isn't one", "use an ObjectKind but UNSPECIFIED")
     return pb.ObjectKind.Name(number).removeprefix("OBJECT_KIND_").lower()
+
+
+def _retention_policy(request: pb.PruneRequest) -> RetentionPolicy | None:
+    """What is to go; None if nothing was selected."""
+    by_age_and_number = request.HasField("older_than") or request.HasField("keep")
+    by_end = request.states or request.exit_codes or request.exit_nonzero
+    if not by_age_and_number and not by_end and not request.HasField("max_size_bytes"):
+        return None
+    return RetentionPolicy(
+        convert.duration_ns(request.older_than, "older_than") if request.HasField("older_than") else None,
+        request.keep,
+        keep_crashed=not request.crashed,
+        bytes_max=request.max_size_bytes if request.HasField("max_size_bytes") else None,
+        states=frozenset(map(convert.state_of, request.states)) or None,
+        exit_codes=frozenset(request.exit_codes),
+        exit_nonzero=request.exit_nonzero,
+        by_age_and_number=by_age_and_number or not request.HasField("max_size_bytes"),
+    )
 
 
 def _trace_options(request: pb.TraceRequest) -> TraceOptions:

@@ -7,12 +7,12 @@ import argparse
 from timecraftd.cli.context import Context
 from timecraftd.cli.parser import add_format, duration_ns, size, whole_number
 from timecraftd.cli.terminal import print_data
-from timecraftd.errors import UsageError
 from timecraftd.model import ProcessState
 from timecraftd.recorder.retention import RetentionPolicy
 from timecraftd.units import format_size
 
 ENDS = ("exited", "trapped", "killed", "limit", "crashed", "failed")
+EXIT_CODE_MAX = (1 << 31) - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="only processes that ended so (all that did, without other flags)",
     )
+    parser.add_argument(
+        "--exit-code",
+        metavar="CODE",
+        type=exit_code,
+        action="append",
+        default=[],
+        help="only processes that ended with this code, or `nonzero`: with any but 0 (all that did, as --state)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what would go")
     add_format(parser)
     parser.description = (
@@ -38,24 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def exit_code(text: str) -> int | None:
+    """A code, for argparse; None for `nonzero`."""
+    if text == "nonzero":
+        return None
+    code = whole_number(text)
+    if code > EXIT_CODE_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is no exit code")
+    return code
+
+
 def run(args: argparse.Namespace, context: Context) -> int:
     """Removes and reports."""
-    policy = None
-    by_age_and_number = args.all or args.keep is not None or args.older_than is not None
-    if (args.max_size is not None or args.state) and context.target.node:
-        raise UsageError(
-            "prune: --max-size and --state work on a state directory", "run it on the node, without --node"
-        )
-    if by_age_and_number or args.max_size is not None or args.state:
-        policy = RetentionPolicy(
-            args.older_than,
-            args.keep or 0,
-            keep_crashed=not args.crashed and "crashed" not in (args.state or ()),
-            bytes_max=args.max_size,
-            states=frozenset(map(ProcessState, args.state)) if args.state else None,
-            by_age_and_number=by_age_and_number or args.max_size is None,
-        )
-    gone = context.target.prune(policy, dry_run=args.dry_run)
+    gone = context.target.prune(policy_of(args), dry_run=args.dry_run)
     if args.output != "text":
         print_data(gone, args.output)
         return 0
@@ -64,3 +67,20 @@ def run(args: argparse.Namespace, context: Context) -> int:
     total = sum(int(str(item["bytes"])) for item in gone)
     print(f"{'would free' if args.dry_run else 'freed'} {format_size(total)}")
     return 0
+
+
+def policy_of(args: argparse.Namespace) -> RetentionPolicy | None:
+    """What the flags select; None if there are none."""
+    by_age_and_number = args.all or args.keep is not None or args.older_than is not None
+    if not by_age_and_number and args.max_size is None and not args.state and not args.exit_code:
+        return None
+    return RetentionPolicy(
+        args.older_than,
+        args.keep or 0,
+        keep_crashed=not args.crashed and "crashed" not in (args.state or ()),
+        bytes_max=args.max_size,
+        states=frozenset(map(ProcessState, args.state)) if args.state else None,
+        exit_codes=frozenset(code for code in args.exit_code if code is not None),
+        exit_nonzero=None in args.exit_code,
+        by_age_and_number=by_age_and_number or args.max_size is None,
+    )

@@ -169,8 +169,14 @@ class NodeTarget:
         """See Target."""
         request = view_pb2.PruneRequest(dry_run=dry_run, idempotency_key=idempotency_key())
         if policy is not None:
-            request.keep = policy.keep_newest
+            if policy.by_age_and_number:
+                request.keep = policy.keep_newest
             request.crashed = not policy.keep_crashed
+            request.states.extend(map(convert.state_number, sorted(policy.states or ())))
+            request.exit_codes.extend(sorted(policy.exit_codes))
+            request.exit_nonzero = policy.exit_nonzero
+            if policy.bytes_max is not None:
+                request.max_size_bytes = policy.bytes_max
             if policy.age_ns_max is not None:
                 request.older_than.CopyFrom(convert.duration(policy.age_ns_max))
         removed = self.client.call(self.client.views.Prune, request, None).removed

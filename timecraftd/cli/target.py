@@ -269,7 +269,7 @@ class EmbeddedTarget:
 
     def prune(self, policy: RetentionPolicy | None, *, dry_run: bool) -> list[dict[str, object]]:
         """See Target."""
-        from timecraftd.views import prune
+        from timecraftd.pruning import prune
 
         return prune(self._runtime, policy, dry_run=dry_run)
 

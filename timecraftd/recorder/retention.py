@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from timecraftd.config import RetentionConfig
 from timecraftd.model import ProcessRecord, ProcessState
 
 
@@ -25,6 +26,10 @@ class RetentionPolicy:
     """Of what would stay, keep the newest whose logs take so much together. Logs that stay in any case count too."""
     states: frozenset[ProcessState] | None = None
     """Remove only processes that ended so."""
+    exit_codes: frozenset[int] = frozenset()
+    """Remove only processes that ended with these, or,"""
+    exit_nonzero: bool = False
+    """with any but 0."""
     by_age_and_number: bool = True
     """Whether `age_ns_max` and `keep_newest` say anything."""
 
@@ -37,8 +42,7 @@ def expired(processes: Iterable[ProcessRecord], policy: RetentionPolicy, now_ns:
     gone = []
     kept_bytes = 0
     for place, process in enumerate(ended):
-        may_go = policy.states is None or process.state in policy.states
-        may_go = may_go and not (policy.keep_crashed and process.state is ProcessState.CRASHED)
+        may_go = _ended_so(process, policy) and not (policy.keep_crashed and process.state is ProcessState.CRASHED)
         asked = policy.by_age_and_number and place >= policy.keep_newest and not _is_young(process, policy, now_ns)
         too_much = policy.bytes_max is not None and kept_bytes + process.log_bytes > policy.bytes_max
         if may_go and (asked or too_much):
@@ -46,6 +50,45 @@ def expired(processes: Iterable[ProcessRecord], policy: RetentionPolicy, now_ns:
         else:
             kept_bytes += process.log_bytes
     return gone[::-1]
+
+
+def policies_of(config: RetentionConfig) -> dict[str, RetentionPolicy]:
+    """What a node's bounds come to, by their keys: a process goes if one of these lets it go."""
+    keep_crashed = config.crashed == "keep"
+    policies = {}
+    if config.age_s_max is not None:
+        policies["age_s_max"] = RetentionPolicy(_ns(config.age_s_max), keep_crashed=keep_crashed)
+    if config.succeeded_age_s_max is not None:
+        age_ns = _ns(config.succeeded_age_s_max)
+        policies["succeeded_age_s_max"] = RetentionPolicy(age_ns, exit_codes=frozenset({0}))
+    if config.processes_max is not None:
+        policies["processes_max"] = RetentionPolicy(keep_newest=config.processes_max, keep_crashed=keep_crashed)
+    if config.log_bytes_max is not None:
+        policies["log_bytes_max"] = RetentionPolicy(
+            bytes_max=config.log_bytes_max, keep_crashed=keep_crashed, by_age_and_number=False
+        )
+    return policies
+
+
+def due(
+    processes: Sequence[ProcessRecord], policies: Mapping[str, RetentionPolicy], now_ns: int
+) -> dict[ProcessRecord, str]:
+    """Processes to remove, oldest first, each with the first bound that lets it go."""
+    found = {name: expired(processes, policy, now_ns) for name, policy in policies.items()}
+    reasons = {process: name for name in reversed(found) for process in found[name]}
+    return dict(sorted(reasons.items(), key=lambda item: item[0].id))
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def _ended_so(process: ProcessRecord, policy: RetentionPolicy) -> bool:
+    if policy.states is not None and process.state not in policy.states:
+        return False
+    if not policy.exit_codes and not policy.exit_nonzero:
+        return True
+    return process.exit_code in policy.exit_codes or (policy.exit_nonzero and bool(process.exit_code))
 
 
 def _is_young(process: ProcessRecord, policy: RetentionPolicy, now_ns: int) -> bool:

@@ -530,7 +530,7 @@ class Uploader:
 
     @property
     def _place(self) -> str:
-        return f"{self._config.endpoint_url} {self._store.url}"
+        return place_of(self._config)
 
 
 def read_state(directory: str, process_id: ProcessId, place: str | None = None) -> tuple[Manifest, str] | None:
@@ -543,6 +543,17 @@ def read_state(directory: str, process_id: ProcessId, place: str | None = None) 
     except (OSError, ValueError, KeyError, TypeError, AttributeError, LogError):
         pass
     return None
+
+
+def place_of(config: RemoteConfig) -> str:
+    """A store and a place in it, as state files name it."""
+    return f"{config.endpoint_url} {config.url.rstrip('/')}"
+
+
+def is_stored(directory: str, process: ProcessRecord, config: RemoteConfig) -> bool:
+    """Whether all of a process that has ended is in the store, as far as was written down beside its log."""
+    state = read_state(directory, process.id, place_of(config))
+    return state is not None and state[0].complete and state[0].process.epoch == process.epoch
 
 
 async def gathered(work: list[Any]) -> None:

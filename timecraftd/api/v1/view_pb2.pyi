@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from timecraftd.api.v1 import process_pb2 as _process_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -186,18 +187,26 @@ class ImportResponse(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class PruneRequest(_message.Message):
-    __slots__ = ("older_than", "keep", "crashed", "dry_run", "idempotency_key")
+    __slots__ = ("older_than", "keep", "crashed", "dry_run", "idempotency_key", "max_size_bytes", "states", "exit_codes", "exit_nonzero")
     OLDER_THAN_FIELD_NUMBER: _ClassVar[int]
     KEEP_FIELD_NUMBER: _ClassVar[int]
     CRASHED_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    MAX_SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STATES_FIELD_NUMBER: _ClassVar[int]
+    EXIT_CODES_FIELD_NUMBER: _ClassVar[int]
+    EXIT_NONZERO_FIELD_NUMBER: _ClassVar[int]
     older_than: _duration_pb2.Duration
     keep: int
     crashed: bool
     dry_run: bool
     idempotency_key: str
-    def __init__(self, older_than: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keep: _Optional[int] = ..., crashed: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    max_size_bytes: int
+    states: _containers.RepeatedScalarFieldContainer[_process_pb2.ProcessState]
+    exit_codes: _containers.RepeatedScalarFieldContainer[int]
+    exit_nonzero: bool
+    def __init__(self, older_than: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keep: _Optional[int] = ..., crashed: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., idempotency_key: _Optional[str] = ..., max_size_bytes: _Optional[int] = ..., states: _Optional[_Iterable[_Union[_process_pb2.ProcessState, str]]] = ..., exit_codes: _Optional[_Iterable[int]] = ..., exit_nonzero: _Optional[bool] = ...) -> None: ...
 
 class PruneResponse(_message.Message):
     __slots__ = ("removed",)

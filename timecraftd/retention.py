@@ -1,0 +1,100 @@
+"""A node's retention: removes processes that are beyond the bounds of its configuration, and tells what went."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from timecraftd.config import Config
+from timecraftd.embedded import Runtime
+from timecraftd.errors import TimecraftError
+from timecraftd.model import ProcessRecord
+from timecraftd.pruning import collect, on_disk
+from timecraftd.recorder.retention import due, policies_of
+from timecraftd.recorder.uploader import is_stored
+from timecraftd.supervisor.supervisor import Supervisor
+
+PASS_MAX = 1000
+"""Processes that go in one pass; the others' turn is the next."""
+
+
+class Retention:
+    """Belongs to one event loop; what blocks is done in threads."""
+
+    def __init__(self, supervisor: Supervisor, runtime: Runtime, config: Config, *, log: Callable[..., None]) -> None:
+        self._supervisor = supervisor
+        self._runtime = runtime
+        self._config = config
+        self._log = log
+        self._policies = policies_of(config.retention)
+        self._stop = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+        self.removed_processes = 0
+        self.removed_bytes = 0
+        self.kept_back = 0
+        """Processes that would have gone at the last pass, but aren't wholly in the store."""
+
+    def start(self) -> None:
+        """Looks now, and then every so often, until it is closed. Nothing is done without a bound."""
+        if self._policies:
+            self._running = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Ends when the process is removed whose turn it is. Idempotent."""
+        self._stop.set()
+        if self._running is not None:
+            await self._running
+
+    async def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                await self.apply()
+            except (TimecraftError, OSError) as error:
+                self._log("retention: failed, to be tried again", level="warning", error=str(error))
+            try:
+                async with asyncio.timeout(self._config.retention.every_s):
+                    await self._stop.wait()
+            except TimeoutError:
+                continue
+
+    async def apply(self) -> None:
+        """One pass. Raises TimecraftError, OSError."""
+        going, kept_back = await asyncio.to_thread(self._look)
+        if kept_back != self.kept_back:
+            self._log("retention: kept back, not wholly in the store", level="warning", processes=kept_back)
+        self.kept_back = kept_back
+        removed = 0
+        for process, bound in going[:PASS_MAX]:
+            if self._stop.is_set():
+                break
+            removed += await self._remove(process, bound)
+        if removed:
+            await asyncio.to_thread(collect, self._runtime)
+
+    def _look(self) -> tuple[list[tuple[ProcessRecord, str]], int]:
+        """Processes that are to go, with the bound of each, and how many are only kept because they weren't sent."""
+        home = self._runtime.registry.home
+        here = [process for process in on_disk(self._runtime) if os.path.isdir(home.process_dir(process.id))]
+        found = due(here, self._policies, self._runtime.now_ns())
+        stored = [item for item in found.items() if self._may_go(item[0])]
+        return stored, len(found) - len(stored)
+
+    def _may_go(self, process: ProcessRecord) -> bool:
+        remote = self._config.remote
+        directory = self._runtime.registry.home.process_dir(process.id)
+        return not remote.url or not process.log_bytes or is_stored(directory, process, remote)
+
+    async def _remove(self, process: ProcessRecord, bound: str) -> bool:
+        if self._supervisor.live(process.id) is not None:
+            return False  # it is about to go on
+        try:
+            await asyncio.to_thread(self._runtime.remove, process)
+        except TimecraftError as error:
+            self._log("retention: failed", level="warning", process=process.id, error=str(error))
+            return False
+        await self._supervisor.forget(process)
+        self.removed_processes += 1
+        self.removed_bytes += process.log_bytes
+        self._log("retention: removed", process=process.id, bound=bound, bytes=process.log_bytes)
+        return True

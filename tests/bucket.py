@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,28 +12,15 @@ from timecraftd.embedded import Runtime
 from timecraftd.model import Digest, ObjectKind, ProcessRecord
 from timecraftd.recorder.manifest import (
     Manifest,
-    Segment,
     blob_key,
     encode_manifest,
     manifest_key,
     object_key,
+    public_record,
     segment_key,
 )
 from timecraftd.recorder.remote import RemoteStore
-from timecraftd.recorder.s3 import checksum
-
-HEADER = struct.Struct("<4sHH16sIIQQQII")
-FOOTER = struct.Struct("<4sHHQIIQQQQII")
-
-
-def segment_of(data: bytes) -> Segment:
-    """What a manifest says of a sealed segment."""
-    number, epoch, base_seq, base_time_ns = HEADER.unpack_from(data)[4:8]
-    magic, _, _, index_offset, _, _, _, next_seq, _, last_time_ns, _, _ = FOOTER.unpack(data[-FOOTER.size :])
-    assert magic == b"TCLF", "sealed"
-    last_ns = max(last_time_ns, base_time_ns)
-    crc = f"{checksum(data):08x}"
-    return Segment(number, len(data), base_seq, next_seq, base_time_ns, last_ns, epoch, index_offset, crc)
+from timecraftd.recorder.segments import file_sums, sealed_segment, segment_files
 
 
 async def publish(
@@ -44,12 +30,14 @@ async def publish(
     runtime = Runtime(Config(home=str(home), remote=RemoteConfig()))
     process = runtime.process(process_id)
     segments = []
-    for data in _segments(runtime.registry.home.log_dir(process.id))[:segments_max]:
-        segments.append(segment_of(data))
-        await store.put(segment_key(process.id, segments[-1].number), data)
+    for number, path, _ in segment_files(runtime.registry.home.log_dir(process.id))[:segments_max]:
+        sealed = sealed_segment(path, number)
+        assert sealed is not None
+        segments.append(replace(sealed.segment, crc32c=f"{file_sums(path)[0]:08x}"))
+        await store.put(segment_key(process.id, number), _read(path))
     objects, blobs = await _send_objects(store, runtime, process)
     manifest = Manifest(
-        process=replace(process, pid=0, boot_id=""),
+        process=public_record(process),
         complete=complete,
         node="there",
         objects=tuple(objects),
@@ -59,10 +47,6 @@ async def publish(
     await store.put(manifest_key(process.id), encode_manifest(manifest))
     runtime.close()
     return manifest
-
-
-def _segments(log_dir: str) -> list[bytes]:
-    return [path.read_bytes() for path in sorted(Path(log_dir).glob("*.tcl"))]
 
 
 def _read(*parts: str) -> bytes:

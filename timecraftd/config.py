@@ -223,6 +223,11 @@ class Config:
     color: bool = True
     """False if NO_COLOR is set."""
 
+    @property
+    def node_name(self) -> str:
+        """What this machine's node calls itself."""
+        return self.node.name or os.uname().nodename
+
 
 CHOICES = {
     "record.compression": ("lz4", "none"),

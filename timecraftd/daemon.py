@@ -8,7 +8,6 @@ import fcntl
 import grp
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -101,7 +100,7 @@ class Daemon:
             watching = self._loop.create_task(monitor.run())
             watching.add_done_callback(lambda _: self._stop.set())  # a node that nobody watches over fails
             retention.start()
-            self._log("ready", node=node_name(self._config), home=home, processes=supervisor.running)
+            self._log("ready", node=self._config.node_name, home=home, processes=supervisor.running)
             monitor.tell_status()
             self._notifier.ready()
             await self._stop.wait()
@@ -120,7 +119,7 @@ class Daemon:
         def hold(full: bool) -> None:
             asyncio.run_coroutine_threadsafe(supervisor.workers.hold(held=full), self._loop)
 
-        uploads = Uploads(self._runtime, node=node_name(self._config), log=self._log, on_full=hold)
+        uploads = Uploads(self._runtime, node=self._config.node_name, log=self._log, on_full=hold)
         stack.callback(uploads.close)
         return uploads
 
@@ -164,7 +163,7 @@ class Daemon:
             Services(
                 ProcessService(supervisor, self._runtime, journal, self._config),
                 ModuleService(self._runtime, uploads_bytes_max=node.uploads_bytes_max),
-                NodeService(supervisor, self._runtime, self._config, name=node_name(self._config)),
+                NodeService(supervisor, self._runtime, self._config, name=self._config.node_name),
                 RecordService(supervisor, self._runtime),
                 ViewService(supervisor, self._runtime),
                 TreeService(self._runtime, uploads_bytes_max=node.uploads_bytes_max),
@@ -308,11 +307,6 @@ def memory_bytes_max(config: Config) -> int:
     if config.node.memory_bytes_max is not None:
         return config.node.memory_bytes_max
     return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_PART)
-
-
-def node_name(config: Config) -> str:
-    """What the node calls itself."""
-    return config.node.name or socket.gethostname()
 
 
 def socket_mode(text: str) -> int:

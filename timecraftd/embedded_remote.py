@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 from timecraftd.errors import LogError, NotFoundError
 from timecraftd.model import PREFIX_MIN, LogSource, ProcessId, ProcessRecord, ProcessState, is_process_id
 from timecraftd.recorder.fetch import NEXT_STEP, Remote, RemoteLog
-from timecraftd.recorder.manifest import Manifest
+from timecraftd.recorder.manifest import Manifest, public_record, segment_name
+from timecraftd.recorder.segments import segment_files
 from timecraftd.registry.catalogue import CANDIDATES_MAX, ambiguous
 from timecraftd.registry.registry import Registry
 
 if TYPE_CHECKING:
     from timecraftd.config import Config
-
-ALIVE = (ProcessState.QUEUED, ProcessState.RUNNING)
-_SEGMENT_SUFFIX = ".tcl"
 
 
 def open_remote(config: Config) -> Remote | None:
@@ -64,7 +62,7 @@ def adopt(registry: Registry, manifest: Manifest) -> ProcessRecord:
 
 def seen_from_here(manifest: Manifest) -> ProcessRecord:
     """A process that another machine has run. Of one that may still run there, what was uploaded is all there is."""
-    process = replace(manifest.process, pid=0, boot_id="", imported=True, last_seq=_last_seq(manifest))
+    process = replace(public_record(manifest.process), imported=True, last_seq=_last_seq(manifest))
     if manifest.complete:
         return process
     where = f"node {manifest.node}" if manifest.node else "another machine"
@@ -79,14 +77,13 @@ def _last_seq(manifest: Manifest) -> int | None:
 def source_of(remote: Remote, registry: Registry, process: ProcessRecord) -> LogSource:
     """Where the log of a process is. Raises NotFoundError if that is nowhere, RemoteError, LogDamagedError."""
     log_dir = registry.home.log_dir(process.id)
-    names = os.listdir(log_dir) if os.path.isdir(log_dir) else []
-    is_here = process.state in ALIVE or any(name.endswith(_SEGMENT_SUFFIX) for name in names)
+    is_here = process.state.is_alive or segment_files(log_dir)
     if not is_here and remote.manifest(process.id) is None:
         raise NotFoundError(
             f"process {process.id}: its log is neither in {log_dir} nor in {remote.url}",
             f"it may be in another bucket (remote.url); `timecraft rm {process.id}` removes what is known of it",
         )
-    next_seq = None if process.state in ALIVE or process.last_seq is None else process.last_seq + 1
+    next_seq = None if process.state.is_alive or process.last_seq is None else process.last_seq + 1
     return LogSource(log_dir, process.id, RemoteLog(remote, process.id), next_seq)
 
 
@@ -96,7 +93,7 @@ def whole_log(remote: Remote | None, registry: Registry, process: ProcessRecord)
     log_dir = registry.home.log_dir(process.id)
     here = set(os.listdir(log_dir)) if os.path.isdir(log_dir) else set()
     segments = () if remote is None else remote.segments(process.id)
-    missing = [segment for segment in segments if f"{segment.number:06}{_SEGMENT_SUFFIX}" not in here]
+    missing = [segment for segment in segments if segment_name(segment.number) not in here]
     if remote is None or not missing:
         if not here:
             raise LogError(f"process {process.id}: its log is not in {log_dir}", NEXT_STEP if remote else "")
@@ -110,7 +107,7 @@ def whole_log(remote: Remote | None, registry: Registry, process: ProcessRecord)
             if os.path.isfile(path):
                 os.link(path, os.path.join(staging, name))
         for segment in missing:
-            path = os.path.join(staging, f"{segment.number:06}{_SEGMENT_SUFFIX}")
+            path = os.path.join(staging, segment_name(segment.number))
             remote.save_segment(process.id, segment, path)
         yield staging
     finally:

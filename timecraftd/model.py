@@ -43,6 +43,11 @@ class ProcessState(StrEnum):
     FAILED = "failed"
     """The runtime stopped it, because its log couldn't be written."""
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether something of the process is still to come."""
+        return self in (ProcessState.QUEUED, ProcessState.RUNNING)
+
 
 STATE_OF_END = {
     "exit": ProcessState.EXITED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from timecraftd.embedded import Runtime
 from timecraftd.embedded_remote import seen_from_here
@@ -19,6 +19,7 @@ from timecraftd.model import (
     ProcessState,
     is_process_id,
 )
+from timecraftd.recorder.manifest import public_record
 
 CALL_START = 0xFF00
 
@@ -48,7 +49,7 @@ def rebuild(runtime: Runtime) -> Rebuilt:
     done = Rebuilt()
     for manifest in () if runtime.remote is None else runtime.remote.manifests():
         is_here = os.path.isdir(registry.home.log_dir(manifest.process.id))
-        process = replace(manifest.process, pid=0, boot_id="") if is_here else seen_from_here(manifest)
+        process = public_record(manifest.process) if is_here else seen_from_here(manifest)
         if manifest.complete and registry.catalogue.insert_new(process):
             done.added.append(process.id)
             done.from_bucket += 1

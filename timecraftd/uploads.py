@@ -12,7 +12,7 @@ from timecraftd.config import RemoteConfig
 from timecraftd.embedded import Runtime
 from timecraftd.errors import LogError, NotFoundError, ObjectDamagedError, StateError
 from timecraftd.model import Digest, ObjectKind, ProcessId, ProcessRecord
-from timecraftd.recorder.remote import RemoteLoop, RemoteStore
+from timecraftd.recorder.remote import RemoteLoop, RemoteStore, open_store
 from timecraftd.recorder.uploader import LOOK_ALL_S, LocalObject, Status, Uploader
 from timecraftd.registry.trees import mounted_trees
 
@@ -109,13 +109,6 @@ def upload_totals(status: Status) -> dict[str, int]:
     }
 
 
-def open_store(config: RemoteConfig) -> RemoteStore:
-    """The store that a configuration names. Raises ConfigError."""
-    from timecraftd.recorder.s3 import S3Store  # takes a while, and most commands need none
-
-    return S3Store(config)
-
-
 class Uploads:
     """Sends a state directory's logs to its store. Its methods are for any thread."""
 
@@ -143,9 +136,9 @@ class Uploads:
         """Sends what there is, and what comes, until it is closed."""
         self._loop.start(self._serve())
 
-    def push(self, process_ids: Sequence[ProcessId], told: Callable[[Status], None] = lambda _: None) -> Future[None]:
+    def push(self, process_ids: Sequence[ProcessId]) -> Future[None]:
         """Sends all of these processes' logs that is sealed. The result raises TimecraftError."""
-        return self._loop.start(self._with_store(lambda uploader: uploader.push(process_ids, told)))
+        return self._loop.start(self._with_store(lambda uploader: uploader.push(process_ids)))
 
     def status(self) -> Status:
         """How it stands."""

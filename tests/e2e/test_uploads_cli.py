@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.cli import TIMEOUT_S, guest, wait_for
 from tests.node.test_supervision import TICKER
-from tests.s3 import BUCKET, BUILD_S, ENVIRONMENT, S3
+from tests.s3 import BUCKET, BUILD_S, ENVIRONMENT, serving
 from timecraftd.recorder.manifest import decode_manifest
 
 pytestmark = pytest.mark.timeout(BUILD_S + 120)
@@ -19,9 +19,8 @@ pytestmark = pytest.mark.timeout(BUILD_S + 120)
 @pytest.fixture
 def s3(tmp_path):
     """A server of the test's own, which it may stop."""
-    server = S3(tmp_path / "s3").start()
-    yield server
-    server.stop()
+    with serving(tmp_path / "s3") as server:
+        yield server
 
 
 @pytest.fixture

@@ -378,7 +378,7 @@ def test_what_is_left_of_an_upload_goes_in_a_day(node: Node) -> None:
         with pytest.raises(UsageError, match="ended after"):
             client.call(client.modules.Upload, iter([piece]))
         if digest[0] == "4":
-            os.utime(node.home / "uploads" / f"{digest}.part", (1, 1))
+            os.utime(node.home / "uploads" / digest, (1, 1))
     client.close()
     assert {path.name[0] for path in (node.home / "uploads").iterdir()} == {"5", "6"}
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.node.conftest import wait_until
 from tests.node.test_supervision import TICKER, ticks
-from tests.s3 import BUILD_S, ENVIRONMENT, S3
+from tests.s3 import BUILD_S, ENVIRONMENT, serving
 from timecraftd.api.v1 import process_pb2
 from timecraftd.recorder.manifest import decode_manifest
 from timecraftd.recorder.reader import read_log
@@ -32,9 +32,8 @@ MIB = 1 << 20
 @pytest.fixture
 def s3(tmp_path):
     """A server of the test's own, which it may stop."""
-    server = S3(tmp_path / "s3").start()
-    yield server
-    server.stop()
+    with serving(tmp_path / "s3") as server:
+        yield server
 
 
 @pytest.fixture

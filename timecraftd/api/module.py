@@ -9,21 +9,17 @@ from collections.abc import AsyncIterator, Iterator
 from typing import IO, Any
 
 from timecraftd.api.convert import module_message, page_size
-from timecraftd.api.turns import Turns
+from timecraftd.api.turns import PIECE_BYTES_MAX, Turns, check_digest
 from timecraftd.api.v1 import module_pb2 as pb
 from timecraftd.api.v1 import module_pb2_grpc
 from timecraftd.embedded import Runtime
 from timecraftd.errors import CapacityError, ModuleError, NotFoundError, ObjectDamagedError, StateBusyError, UsageError
-from timecraftd.model import Digest, ModuleRecord, ObjectKind, is_digest
+from timecraftd.model import Digest, ModuleRecord, ObjectKind
 from timecraftd.registry.files import MODULE_BYTES_MAX
 from timecraftd.registry.home import state_errors
 from timecraftd.registry.objects import digest_of
 
-PART = ".part"
-PIECE_BYTES_MAX = 1 << 20
 NAME_CHARS_MAX = 255
-ABANDONED_S = 24 * 3600.0
-"""When what is left of a broken upload goes."""
 
 
 class ModuleService(module_pb2_grpc.ModuleServiceServicer):
@@ -70,10 +66,9 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
 
     async def StatUpload(self, request: pb.StatUploadRequest, _context: Any) -> pb.StatUploadResponse:  # noqa: N802
         """How far an upload has come."""
-        _check_digest(request.digest)
-        async with self._turns.take(
-            request.digest
-        ):  # one that is under way may be whole in a moment, and nothing left of it
+        check_digest(request.digest)
+        # One that is under way may be whole in a moment, and nothing left of it.
+        async with self._turns.take(request.digest):
             known = await asyncio.to_thread(self._known, request.digest)
             if known is not None:
                 return pb.StatUploadResponse(offset=known.size_bytes, module=module_message(known))
@@ -124,8 +119,8 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
     @contextlib.contextmanager
     def _opened(self, first: pb.UploadRequest) -> Iterator[IO[bytes]]:
         """The file of an upload, where it is to go on."""
-        os.makedirs(self._directory, mode=0o700, exist_ok=True)
-        if self._others_bytes(first.digest) + first.size_bytes > self._uploads_bytes_max:
+        others_bytes = self._turns.others_bytes(self._directory, first.digest, self._runtime.now_ns())
+        if others_bytes + first.size_bytes > self._uploads_bytes_max:
             raise CapacityError("node: too much is being uploaded", "try again later, or raise node.uploads_bytes_max")
         with open(self._path(first.digest), "ab") as file:
             if file.tell() < first.offset:
@@ -134,21 +129,6 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
             file.truncate(first.offset)
             file.seek(first.offset)
             yield file
-
-    def _others_bytes(self, digest: str) -> int:
-        """What other uploads take; those that were given up go."""
-        total = 0
-        oldest_ns = self._runtime.now_ns() - int(ABANDONED_S * 1e9)
-        for entry in os.scandir(self._directory):
-            other = entry.name.removesuffix(PART)
-            if other == digest:
-                continue
-            stat = entry.stat()
-            if stat.st_mtime_ns < oldest_ns and other not in self._turns:
-                os.unlink(entry.path)
-            else:
-                total += stat.st_size
-        return total
 
     def _take(self, path: str, first: pb.UploadRequest) -> ModuleRecord:
         with open(path, "rb") as file:
@@ -160,20 +140,15 @@ class ModuleService(module_pb2_grpc.ModuleServiceServicer):
             return self._runtime.store_module(data, first.name or first.digest[:12])
 
     def _path(self, digest: str) -> str:
-        return os.path.join(self._directory, digest + PART)
+        return os.path.join(self._directory, digest)
 
 
 def _check(first: pb.UploadRequest) -> None:
-    _check_digest(first.digest)
+    check_digest(first.digest)
     if first.size_bytes > MODULE_BYTES_MAX:
         raise UsageError(f"size_bytes {first.size_bytes}: is more than {MODULE_BYTES_MAX}", "correct it")
     if len(first.name) > NAME_CHARS_MAX or not first.name.isprintable():
         raise UsageError("name: is too long, or has control characters", f"give one of at most {NAME_CHARS_MAX}")
-
-
-def _check_digest(digest: str) -> None:
-    if not is_digest(digest):
-        raise UsageError(f"digest {digest[:80]!r}: isn't one", "give the SHA-256 in lower-case hex")
 
 
 def _token(module: ModuleRecord) -> str:

@@ -260,7 +260,7 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
         patience_s = PATIENCE_S
         if request.HasField("patience"):
             patience_s = convert.duration_ns(request.patience, "patience") / 1e9
-        if process.state in (ProcessState.RUNNING, ProcessState.QUEUED):
+        if process.state.is_alive:
             for number, wait_s in ((SIGTERM, patience_s), (SIGKILL, None)):
                 with contextlib.suppress(ProcessStateError):
                     await self._supervisor.signal(process, number)
@@ -281,7 +281,7 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
     async def Remove(self, request: pb.RemoveRequest, _context: Any) -> pb.RemoveResponse:  # noqa: N802
         """Removes a process and its log."""
         process = await self._own_process(request.id)
-        if request.force and process.state in (ProcessState.RUNNING, ProcessState.QUEUED):
+        if request.force and process.state.is_alive:
             with contextlib.suppress(ProcessStateError):
                 await self._supervisor.signal(process, SIGKILL)
             process = (await self._supervisor.wait(process)).process

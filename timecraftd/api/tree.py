@@ -10,13 +10,12 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import IO, Any
 
-from timecraftd.api.module import ABANDONED_S, PIECE_BYTES_MAX
-from timecraftd.api.turns import Turns
+from timecraftd.api.turns import PIECE_BYTES_MAX, Turns, check_digest, size_bytes
 from timecraftd.api.v1 import tree_pb2 as pb
 from timecraftd.api.v1 import tree_pb2_grpc
 from timecraftd.embedded import Runtime
 from timecraftd.errors import CapacityError, NotFoundError, ObjectDamagedError, UsageError
-from timecraftd.model import Digest, is_digest
+from timecraftd.model import Digest
 from timecraftd.registry.home import state_errors
 from timecraftd.registry.objects import digest_of
 from timecraftd.registry.trees import read_manifest
@@ -39,7 +38,7 @@ class TreeService(tree_pb2_grpc.TreeServiceServicer):
 
     async def StatTree(self, request: pb.StatTreeRequest, _context: Any) -> pb.StatTreeResponse:  # noqa: N802
         """What there is of a tree."""
-        _check_digest(request.digest)
+        check_digest(request.digest)
         async with self._turns.take(request.digest):
             if await asyncio.to_thread(self._is_here, request.digest):
                 return pb.StatTreeResponse(present=True)
@@ -54,7 +53,7 @@ class TreeService(tree_pb2_grpc.TreeServiceServicer):
         first = await anext(aiter(requests), None)
         if first is None:
             raise UsageError("upload: is empty", "send the digest first")
-        _check_digest(first.digest)
+        check_digest(first.digest)
         async with self._turns.take(first.digest):
             if not await asyncio.to_thread(self._is_here, first.digest):
                 await self._receive(first, requests)
@@ -62,8 +61,10 @@ class TreeService(tree_pb2_grpc.TreeServiceServicer):
 
     async def _receive(self, first: pb.UploadTreeRequest, requests: AsyncIterator[pb.UploadTreeRequest]) -> None:
         with state_errors(self._directory):
-            room = self._uploads_bytes_max - await asyncio.to_thread(self._others_bytes, first.digest)
-            incoming = Incoming(os.path.join(self._directory, first.digest), room)
+            others_bytes = await asyncio.to_thread(
+                self._turns.others_bytes, self._directory, first.digest, self._runtime.now_ns()
+            )
+            incoming = Incoming(os.path.join(self._directory, first.digest), self._uploads_bytes_max - others_bytes)
             try:
                 request: pb.UploadTreeRequest | None = first
                 pieces = aiter(requests)
@@ -106,20 +107,6 @@ class TreeService(tree_pb2_grpc.TreeServiceServicer):
             found |= {name: os.path.join(directory, name) for name in os.listdir(directory) if name in wanted}
         return found
 
-    def _others_bytes(self, digest: str) -> int:
-        """What other uploads take; those that were given up go."""
-        os.makedirs(self._directory, mode=0o700, exist_ok=True)
-        oldest_ns = self._runtime.now_ns() - int(ABANDONED_S * 1e9)
-        total = 0
-        for entry in os.scandir(self._directory):
-            if entry.name == digest:
-                continue
-            if entry.stat().st_mtime_ns < oldest_ns and entry.name not in self._turns:
-                shutil.rmtree(entry.path, ignore_errors=True)
-            else:
-                total += _size(entry.path)
-        return total
-
 
 class Incoming:
     """What has come of a tree: its manifest, and a directory of whole files named by their SHA-256."""
@@ -130,7 +117,7 @@ class Incoming:
         self.directory = directory
         self.manifest = b""
         self._manifest = bytearray()
-        self._room_bytes = room_bytes - _size(directory)
+        self._room_bytes = room_bytes - size_bytes(directory)
         self._name = ""
         self._file: IO[bytes] | None = None
         self._hash = sha256()
@@ -182,12 +169,3 @@ class Incoming:
             raise UsageError(f"upload: {digest[:64]!r} isn't a SHA-256", f"send its {FILE_BYTES} bytes")
         self._name, self._hash = digest.hex(), sha256()
         self._file = open(self._part, "wb")  # noqa: SIM115 - open until the next file begins
-
-
-def _size(directory: str) -> int:
-    return sum(entry.stat().st_size for entry in os.scandir(directory))
-
-
-def _check_digest(digest: str) -> None:
-    if not is_digest(digest):
-        raise UsageError(f"digest {digest[:80]!r}: isn't one", "give the SHA-256 in lower-case hex")

@@ -1,14 +1,21 @@
-"""Uploads of one thing take turns."""
+"""Uploads: those of one thing take turns, and broken ones go."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
 from collections.abc import AsyncIterator
 from weakref import WeakValueDictionary
 
-from timecraftd.errors import StateBusyError
+from timecraftd.errors import StateBusyError, UsageError
+from timecraftd.model import is_digest
 
+PIECE_BYTES_MAX = 1 << 20
+"""Of an upload in one message."""
+ABANDONED_NS = 24 * 3600 * 10**9
+"""When what is left of a broken upload goes."""
 TURN_S = 10.0
 """How long an upload waits for another one of the same thing."""
 
@@ -38,3 +45,35 @@ class Turns:
             yield
         finally:
             turn.release()
+
+    def others_bytes(self, directory: str, digest: str, now_ns: int) -> int:
+        """What other uploads take, each a file or a directory named by its digest; those that were given up go.
+
+        Raises OSError.
+        """
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        total = 0
+        for entry in os.scandir(directory):
+            with contextlib.suppress(FileNotFoundError):  # it has become whole
+                if entry.name == digest:
+                    continue
+                if entry.stat().st_mtime_ns >= now_ns - ABANDONED_NS or entry.name in self:
+                    total += size_bytes(entry.path)
+                elif entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+        return total
+
+
+def size_bytes(path: str) -> int:
+    """Of a file, or of the files in a directory. Raises OSError."""
+    if os.path.isdir(path):
+        return sum(entry.stat().st_size for entry in os.scandir(path))
+    return os.path.getsize(path)
+
+
+def check_digest(digest: str) -> None:
+    """Raises UsageError if it isn't one."""
+    if not is_digest(digest):
+        raise UsageError(f"digest {digest[:80]!r}: isn't one", "give the SHA-256 in lower-case hex")

@@ -122,8 +122,8 @@ def check_state(context: Context) -> tuple[Level, str]:
 
 def check_store(context: Context) -> tuple[Level, str]:
     """Whether the store of logs can be written, and how much isn't there."""
-    from timecraftd.recorder.remote import RemoteLoop
-    from timecraftd.uploads import local_bytes, open_store
+    from timecraftd.recorder.remote import RemoteLoop, open_store
+    from timecraftd.uploads import local_bytes
 
     config = context.config.remote
     loop = RemoteLoop()

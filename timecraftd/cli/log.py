@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from typing import Any, Self
+from functools import partial
+from typing import Any
 
 from timecraftd.cli.context import Context, is_terminal
 from timecraftd.cli.parser import add_format
-from timecraftd.cli.terminal import print_data
+from timecraftd.cli.terminal import ProgressLine, print_data
+from timecraftd.embedded import Runtime
 from timecraftd.errors import UsageError
+from timecraftd.model import ProcessRecord
 from timecraftd.recorder.logs import shown_gap
 from timecraftd.units import format_size
 from timecraftd.views import check_log
@@ -32,25 +34,33 @@ def run(args: argparse.Namespace, context: Context) -> int:
     return push(args, context) if args.action == "push" else verify(args, context)
 
 
+def selected(args: argparse.Namespace, runtime: Runtime) -> list[ProcessRecord]:
+    """Those of the processes that were asked for that have logs. Raises UsageError, NotFoundError, AmbiguousIdError."""
+    if bool(args.id) == args.all:
+        raise UsageError(f"log {args.action}: name processes, or give --all", "`timecraft ps -a` lists them")
+    found = runtime.processes() if args.all else [runtime.process(reference) for reference in args.id]
+    return [process for process in found if process.recorded]
+
+
 def verify(args: argparse.Namespace, context: Context) -> int:
     """Checks logs, and tells of each. 1 if one is damaged."""
-    if bool(args.id) == args.all:
-        raise UsageError("log verify: name processes, or give --all", "`timecraft ps -a` lists them")
     if context.target.node:
         raise UsageError("log verify: works on a state directory", "run it on the node, without --node")
     runtime = context.runtime
-    found = runtime.processes() if args.all else [runtime.process(reference) for reference in args.id]
     checks = []
-    for process in found:
-        if not process.recorded:
-            continue
-        with Progress(context, process.id) as progress:
-            checks.append(check_log(runtime, process, progress.show))
+    for process in selected(args, runtime):
+        with ProgressLine(is_wanted=is_terminal(2)) as line:
+            checks.append(check_log(runtime, process, partial(tell_progress, line, process.id)))
         if args.output == "text":
             tell_check(checks[-1])
     if args.output != "text":
         print_data(checks, args.output)
     return 1 if any(check["damage"] or check["error"] for check in checks) else 0
+
+
+def tell_progress(line: ProgressLine, name: str, done: int, total: int) -> None:
+    """So many bytes of so many."""
+    line.show(f"{name}  {100 * done // max(total, 1)} %")
 
 
 def tell_check(check: dict[str, Any]) -> None:
@@ -69,46 +79,19 @@ def tell_check(check: dict[str, Any]) -> None:
         print(f"    records from {check['incomplete_from']} on were not recorded, for want of room")
 
 
-class Progress:
-    """How far a log is, on a terminal, where that takes longer than a moment."""
-
-    def __init__(self, context: Context, name: str) -> None:
-        self._name = name
-        self._is_shown = is_terminal(2) and not context.target.node
-        self._last = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._last:
-            sys.stderr.write("\r\x1b[K")
-
-    def show(self, done: int, total: int) -> None:
-        """So many bytes of so many."""
-        text = f"{self._name}  {100 * done // max(total, 1)} %"
-        if self._is_shown and text != self._last:
-            sys.stderr.write(f"\r{text}")
-            sys.stderr.flush()
-            self._last = text
-
-
 def push(args: argparse.Namespace, context: Context) -> int:
     """Sends logs. Raises RemoteError at the first that can't be sent."""
     from timecraftd.cli.uploading import make_uploads
     from timecraftd.cli.uploading import push as send
 
-    if bool(args.id) == args.all:
-        raise UsageError("log push: name processes, or give --all", "`timecraft ps -a` lists them")
-    if not context.target.is_local or context.target.node:
+    if context.target.node:
         raise UsageError("log push: a node sends its logs itself", "leave out --node; `timecraft doctor` tells of it")
     if not context.config.remote.url:
         raise UsageError("log push: remote.url names no store", "docs/remote.md tells how")
-    runtime = context.runtime
-    found = runtime.processes() if args.all else [runtime.process(reference) for reference in args.id]
+    found = selected(args, context.runtime)
     uploads = make_uploads(context)
     try:
-        send(uploads, [process.id for process in found if process.recorded])
+        send(uploads, [process.id for process in found])
         totals = uploads.status().totals
     finally:
         uploads.close()

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 PAGE_SIZE = 1000
 STOP_MARGIN_S = 30.0
 """Beyond the patience of `stop`."""
-LIVING = (ProcessState.RUNNING, ProcessState.QUEUED)
 LAYERS = {
     "syscall": view_pb2.TraceRequest.LAYER_SYSCALL,
     "network": view_pb2.TraceRequest.LAYER_NETWORK,
@@ -97,7 +96,7 @@ class NodeTarget:
         """See Target."""
         wanted = _filter(filters)
         if alive:
-            wanted.states.extend(map(convert.state_number, LIVING))
+            wanted.states.extend(convert.state_number(state) for state in ProcessState if state.is_alive)
         return list(self._listed(process_pb2.ListRequest(filter=wanted), filters, last))
 
     def remote_processes(
@@ -135,7 +134,7 @@ class NodeTarget:
                 continue
             if first is None:
                 yield [process]
-            elif not alive or process.state in LIVING:
+            elif not alive or process.state.is_alive:
                 first.append(process)
 
     def short_id(self, process_id: ProcessId) -> str:
@@ -150,7 +149,7 @@ class NodeTarget:
     def kill(self, process: ProcessRecord, number: int) -> None:
         """See Target."""
         request = process_pb2.SignalRequest(id=process.id, signal=number, idempotency_key=idempotency_key())
-        if process.state not in (ProcessState.RUNNING, ProcessState.QUEUED):
+        if not process.state.is_alive:
             raise ProcessStateError(f"process {process.id}: it doesn't run", "`timecraft ps` lists those that do")
         self.client.call(self.client.processes.Signal, request)
 

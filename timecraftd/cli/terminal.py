@@ -6,6 +6,8 @@ import codecs
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Self
 
 # Control characters make terminals do things; bidirectional overrides make text read as what it isn't.
 _HARMLESS = "\n\t"
@@ -25,6 +27,33 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Text of several lines, other control characters written out."""
     return text.translate(_HARMFUL).encode("utf-8", "backslashreplace").decode()
+
+
+class ProgressLine:
+    """A line on standard error that tells how far something is, and is gone at the end of a `with`."""
+
+    def __init__(self, *, is_wanted: bool) -> None:
+        """It is wanted if that is a terminal."""
+        self._is_wanted = is_wanted
+        self._shown = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            self._write("")
+
+    def show(self, text: str) -> None:
+        """Puts it in the place of what was shown."""
+        if self._is_wanted and text != self._shown:
+            self._write(text)
+            self._shown = text
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
 
 
 class TerminalFilter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as NotYetError
@@ -10,12 +9,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from timecraftd.cli.context import Context, is_terminal
+from timecraftd.cli.terminal import ProgressLine
 from timecraftd.errors import TimecraftError
 from timecraftd.units import format_size
 
 if TYPE_CHECKING:
     from timecraftd.model import ProcessId
-    from timecraftd.recorder.uploader import Status
     from timecraftd.running import Running
     from timecraftd.uploads import Uploads
 
@@ -66,61 +65,25 @@ def make_uploads(
     context: Context, on_full: Callable[[bool], None] = lambda _full: None, only: ProcessId | None = None
 ) -> Uploads:
     """What sends logs of the embedded runtime, or of one process of it."""
-    import socket
-
     from timecraftd.uploads import Uploads
 
-    name = context.config.node.name or socket.gethostname()
-    return Uploads(context.runtime, node=name, log=_no_log, on_full=on_full, only=only)
+    return Uploads(context.runtime, node=context.config.node_name, log=_no_log, on_full=on_full, only=only)
 
 
 def push(uploads: Uploads, process_ids: Sequence[ProcessId], came: Callable[[], bool] = bool) -> None:
     """Sends logs, with progress on a terminal. Raises TimecraftError, RemoteError if `came` ends it."""
     from timecraftd.errors import RemoteError
 
-    progress = _Progress()
-    sending = uploads.push(process_ids, progress)
-    try:
+    with ProgressLine(is_wanted=is_terminal(2)) as line:
+        sending = uploads.push(process_ids)
         while not sending.done():
             with suppress(NotYetError):
                 sending.exception(LOOK_S)
             if came():
                 sending.cancel()
                 raise RemoteError("a signal came")
-            progress.show()
+            line.show(f"uploading, {format_size(uploads.status().waiting_bytes)} left")
         sending.result()
-    finally:
-        progress.clear()
-
-
-class _Progress:
-    """A line on a terminal that tells what is left."""
-
-    def __init__(self) -> None:
-        self._status: Status | None = None
-        self._shown = False
-        self._is_wanted = is_terminal(2)
-
-    def __call__(self, status: Status) -> None:
-        self._status = status
-
-    def show(self) -> None:
-        """Writes it."""
-        if self._is_wanted and self._status is not None:
-            _write(f"\r\x1b[Kuploading, {format_size(self._status.waiting_bytes)} left")
-            self._shown = True
-
-    def clear(self) -> None:
-        """Removes it."""
-        if self._shown:
-            _write("\r\x1b[K")
-            self._shown = False
-
-
-def _write(text: str) -> None:
-    with suppress(OSError):
-        sys.stderr.write(text)
-        sys.stderr.flush()
 
 
 def _no_log(_event: str, **_values: object) -> None:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +30,7 @@ from timecraftd.recorder.manifest import (
     object_key,
     segment_key,
 )
-from timecraftd.recorder.remote import RemoteLoop, RemoteStore
+from timecraftd.recorder.remote import RemoteLoop, RemoteStore, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -67,9 +67,8 @@ class Remote:
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = config.url.rstrip("/")
-        self._config = config
         self.cache = DiskCache(cache_dir, config.cache_bytes_max)
-        self._open = store or self._open_s3
+        self._open = store or partial(open_store, config)
         self._now_s = now_s
         self._lock = threading.Lock()
         self._known: OrderedDict[ProcessId, tuple[float, Manifest | None]] = OrderedDict()
@@ -82,11 +81,6 @@ class Remote:
     def _store(self) -> RemoteStore:
         return self._open()
 
-    def _open_s3(self) -> RemoteStore:
-        from timecraftd.recorder.s3 import S3Store  # slow to import
-
-        return S3Store(self._config)
-
     def close(self) -> None:
         """Ends connections. Idempotent."""
         if "_store" in self.__dict__:
@@ -96,15 +90,18 @@ class Remote:
 
     # ---- requests
 
-    def _run(self, work: Callable[[RemoteStore], Coroutine[Any, Any, _T]]) -> _T:
+    def _connected(self) -> tuple[RemoteLoop, RemoteStore]:
+        """Both are made by the first thread that asks."""
         with self._lock:
-            loop, store = self._loop, self._store
+            return self._loop, self._store
+
+    def _run(self, work: Callable[[RemoteStore], Coroutine[Any, Any, _T]]) -> _T:
+        loop, store = self._connected()
         return loop.run(work(store))
 
     def begin(self, key: str, offset: int, length: int) -> Future[bytes]:
         """Begins to fetch a part of an object."""
-        with self._lock:
-            loop, store = self._loop, self._store
+        loop, store = self._connected()
         return loop.start(store.get(key, offset=offset, length=length))
 
     def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes | None:
@@ -174,8 +171,7 @@ class Remote:
         ids = (process_id for process_id in reversed(self.ids()) if not before or process_id < before)
         while True:
             while len(waiting) < LISTED_MAX and (process_id := next(ids, None)) is not None:
-                with self._lock:
-                    loop, store = self._loop, self._store
+                loop, store = self._connected()
                 waiting[process_id] = loop.start(store.get(manifest_key(process_id)))
             if not waiting:
                 return

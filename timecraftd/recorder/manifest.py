@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from timecraftd.errors import LogDamagedError, LogVersionError
@@ -28,6 +28,7 @@ SEGMENT_BYTES_MIN = 136
 SEGMENT_BYTES_MAX = 1 << 40
 TEXT_CHARS_MAX = 65536
 MANIFESTS = "manifests/"
+SEGMENT_SUFFIX = ".tcl"
 LOCAL_FIELDS = ("pid", "boot_id")
 """What is known of a process that means something on its own machine only."""
 _U63 = 1 << 63
@@ -107,9 +108,14 @@ def blob_key(digest: Digest) -> str:
     return f"blobs/{digest[:2]}/{digest}"
 
 
+def segment_name(number: int) -> str:
+    """Name of a segment's file."""
+    return f"{number:06}{SEGMENT_SUFFIX}"
+
+
 def segment_key(process_id: ProcessId, number: int) -> str:
     """Where a segment is."""
-    return f"logs/{process_id}/{number:06}.tcl"
+    return f"logs/{process_id}/{segment_name(number)}"
 
 
 def manifest_key(process_id: ProcessId) -> str:
@@ -120,6 +126,11 @@ def manifest_key(process_id: ProcessId) -> str:
 def page_key(process_id: ProcessId, number: int) -> str:
     """Where a page of a manifest is."""
     return f"{MANIFESTS}{process_id}/pages/{number:06}.json"
+
+
+def public_record(process: ProcessRecord) -> ProcessRecord:
+    """A process without what means something on its own machine only."""
+    return replace(process, pid=0, boot_id="")
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

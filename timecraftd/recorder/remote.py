@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from timecraftd.config import RemoteConfig
 from timecraftd.errors import ConfigError, RemoteError
 
 _T = TypeVar("_T")
@@ -189,6 +190,13 @@ def parse_url(url: str) -> tuple[str, str]:
         raise ConfigError(f"remote.url {url!r}: isn't s3://BUCKET or s3://BUCKET/PREFIX", "correct it")
     prefix = parts.path.strip("/")
     return parts.netloc, f"{prefix}/" if prefix else ""
+
+
+def open_store(config: RemoteConfig) -> RemoteStore:
+    """The store that a configuration names. Raises ConfigError."""
+    from timecraftd.recorder.s3 import S3Store  # takes a while, and most commands need none
+
+    return S3Store(config)
 
 
 class RemoteLoop:

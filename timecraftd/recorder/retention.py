@@ -36,8 +36,7 @@ class RetentionPolicy:
 
 def expired(processes: Iterable[ProcessRecord], policy: RetentionPolicy, now_ns: int) -> list[ProcessRecord]:
     """Processes to remove, oldest first; never one that runs or is to run."""
-    alive = (ProcessState.QUEUED, ProcessState.RUNNING)
-    ended = [process for process in processes if process.state not in alive]
+    ended = [process for process in processes if not process.state.is_alive]
     ended.sort(key=lambda process: process.id, reverse=True)
     gone = []
     kept_bytes = 0

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import crc32c
 
 from timecraftd.model import Digest
-from timecraftd.recorder.manifest import Segment
+from timecraftd.recorder.manifest import SEGMENT_SUFFIX, Segment
 
 HEADER = struct.Struct("<4sHH16sIIQQQII")
 FOOTER = struct.Struct("<4sHHQIIQQQQII")
 CHUNK_BYTES = 1 << 20
-SUFFIX = ".tcl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +32,9 @@ def segment_files(log_dir: str) -> list[tuple[int, str, int]]:
     try:
         with os.scandir(log_dir) as entries:
             found = [
-                (int(entry.name.removesuffix(SUFFIX)), entry.path, entry.stat(follow_symlinks=False).st_size)
+                (int(entry.name.removesuffix(SEGMENT_SUFFIX)), entry.path, entry.stat(follow_symlinks=False).st_size)
                 for entry in entries
-                if entry.name.endswith(SUFFIX) and entry.name.removesuffix(SUFFIX).isdigit()
+                if entry.name.endswith(SEGMENT_SUFFIX) and entry.name.removesuffix(SEGMENT_SUFFIX).isdigit()
             ]
     except FileNotFoundError:
         return []

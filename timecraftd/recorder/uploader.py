@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from timecraftd.config import RemoteConfig
 from timecraftd.errors import LogDamagedError, LogError, NotFoundError, TimecraftError
-from timecraftd.model import Digest, ObjectKind, ProcessId, ProcessRecord, ProcessState
+from timecraftd.model import Digest, ObjectKind, ProcessId, ProcessRecord
 from timecraftd.recorder.manifest import (
     SEGMENTS_MAX,
     Manifest,
@@ -31,6 +31,7 @@ from timecraftd.recorder.manifest import (
     manifest_key,
     object_key,
     page_key,
+    public_record,
     segment_key,
 )
 from timecraftd.recorder.remote import ConflictError, FilePart, RemoteStore, TransientError, backoff_s
@@ -48,7 +49,6 @@ BACKOFF_S_MIN = 0.5
 BACKOFF_S_MAX = 60.0
 KNOWN_MAX = 100_000
 """Objects, and processes, that are remembered to be in the store."""
-ALIVE = (ProcessState.QUEUED, ProcessState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +187,14 @@ class Uploader:
             for _ in range(self._config.uploads_max):
                 tasks.create_task(self._serve())
 
-    async def push(self, process_ids: Sequence[ProcessId], told: Callable[[Status], None] = lambda _: None) -> None:
+    async def push(self, process_ids: Sequence[ProcessId]) -> None:
         """Sends all that is sealed of these processes. Raises TimecraftError at the first that can't be sent."""
         for process_id in process_ids:
             item = self._waiting.setdefault(process_id, _Process(process_id))
             while await self._step(item):
-                told(self.status())
+                pass
             if not item.waiting_bytes:
                 self._waiting.pop(process_id, None)
-            told(self.status())
 
     def status(self) -> Status:
         """How it stands."""
@@ -237,7 +236,7 @@ class Uploader:
 
     def _unfinished(self, processes: list[ProcessRecord]) -> list[ProcessRecord]:
         """Without those that are wholly in the store."""
-        return [process for process in processes if process.state in ALIVE or not self._is_complete(process)]
+        return [process for process in processes if process.state.is_alive or not self._is_complete(process)]
 
     def _is_complete(self, process: ProcessRecord) -> bool:
         if self._done.get(process.id) == process.epoch:
@@ -350,20 +349,20 @@ class Uploader:
             if not self._conditional:
                 self._log("uploads: the store ignores conditions: who writes last wins", level="warning")
         sealed, rest = await asyncio.to_thread(self._sealed, item, process)
-        if rest and process.state not in ALIVE:
+        if rest and not process.state.is_alive:
             raise LogDamagedError(f"process {item.id}: segment {rest[0]} isn't sealed", "`timecraft log verify` it")
         some = _some(sealed)
-        if item.manifest is None and not some and process.state in ALIVE:
+        if item.manifest is None and not some and process.state.is_alive:
             return False
-        manifest = item.manifest or Manifest(_public(process), version=0)
+        manifest = item.manifest or Manifest(public_record(process), version=0)
         if item.manifest is None:
             manifest = await self._send_objects(process, manifest)
         for segment in some:
             named = await self._send_segment(item.id, segment)
             manifest = replace(manifest, segments=(*manifest.segments, named))
         manifest = await self._paged(item.id, manifest)
-        whole = process.state not in ALIVE and len(some) == len(sealed)
-        manifest = replace(manifest, process=_public(process), complete=whole, node=self._node)
+        whole = not process.state.is_alive and len(some) == len(sealed)
+        manifest = replace(manifest, process=public_record(process), complete=whole, node=self._node)
         if item.manifest != manifest:
             await self._put_manifest(item, replace(manifest, version=manifest.version + 1))
         await asyncio.to_thread(self._measure, [item])
@@ -389,7 +388,7 @@ class Uploader:
                         rest.append(number)
                     else:
                         sealed.append(found)
-            if not rest or process.state in ALIVE or attempt:
+            if not rest or process.state.is_alive or attempt:
                 break
             self._source.recover(process)
         if sealed and sealed[0].segment.number != next_number:
@@ -574,7 +573,3 @@ def _some(sealed: list[Sealed]) -> list[Sealed]:
         if count and total > STEP_BYTES_MAX:
             return sealed[:count]
     return sealed[:STEP_SEGMENTS_MAX]
-
-
-def _public(process: ProcessRecord) -> ProcessRecord:
-    return replace(process, pid=0, boot_id="")

@@ -127,9 +127,10 @@ class Trees:
         newest = sorted(self._objects.stored(ObjectKind.TREE), key=lambda info: -info.modified_ns)
         found: dict[str, str] = {}
         for info in newest[:SEARCHED_MAX]:
+            if not os.path.isdir(self.path(info.digest)):
+                continue
             try:
                 files = self.manifest(info.digest)["files"]
-                self.require(info.digest)
             except (NotFoundError, ObjectDamagedError):
                 continue
             for path, file in files.items():

@@ -291,7 +291,7 @@ class Supervisor:
             return await asyncio.shield(live.ended)
         # Another host's: its lock tells. A thread that waits for a lock can't be cancelled, so it is asked for instead.
         process = await self._stored(process.id)
-        while process.state in (ProcessState.RUNNING, ProcessState.QUEUED):
+        while process.state.is_alive:
             await asyncio.sleep(0.1)
             process = await self._stored(process.id)
         known = self._ends.get(process.id)

@@ -14,6 +14,8 @@ from tests.e2e.servers import Server, answers, free_port
 VERSITYGW = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 BUILD_S = 900
 BUCKET = "timecraft"
+DOMAIN = "s3.test"
+"""In which buckets are hosts, for those who resolve its names to the loopback."""
 ACCESS, SECRET = "timecraft-test", "timecraft-test-secret"
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": ACCESS,
@@ -68,7 +70,7 @@ class S3:
         """Serves."""
         command: list[str | Path] = [
             versitygw(), "--access", ACCESS, "--secret", SECRET, "--port", f"127.0.0.1:{self.port}", "--quiet",
-            "--keep-alive", "posix", "--sidecar", self.folder / "metadata", self.folder / "data",
+            "--keep-alive", "--virtual-domain", DOMAIN, "posix", "--sidecar", self.folder / "metadata", self.folder / "data",
         ]  # fmt: skip
         env = os.environ | {"HOME": str(self.folder)}
         self._server = Server(self.folder / "run", self.port, command, lambda: answers(self.port), env=env)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -10,7 +11,7 @@ from random import Random
 import pytest
 
 from tests.faultproxy import FaultProxy
-from tests.s3 import BUCKET, BUILD_S, ENVIRONMENT, serving
+from tests.s3 import BUCKET, BUILD_S, DOMAIN, ENVIRONMENT, serving
 from timecraftd.config import RemoteConfig
 from timecraftd.errors import ConfigError, NotFoundError, RemoteError
 from timecraftd.recorder.remote import Capabilities, ConflictError, FilePart, Retries, TransientError, parse_url
@@ -35,6 +36,19 @@ def config(s3, tmp_path):
     return RemoteConfig(
         url=f"s3://{BUCKET}/{tmp_path.name}/logs", endpoint_url=s3.endpoint, region="us-east-1", addressing="path"
     )
+
+
+@pytest.fixture
+def hosts(monkeypatch):
+    """Names that were resolved; those of buckets that are hosts lead to the loopback."""
+    resolve, names = socket.getaddrinfo, []
+
+    def lookup(host, *args, **options):
+        names.append(host)
+        return resolve("127.0.0.1" if str(host).endswith(f".{DOMAIN}") else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    return names
 
 
 async def at_once(_seconds):
@@ -71,6 +85,13 @@ def test_what_is_put_is_there(config):
         assert await store.head("a/b") is None
 
     ask(config, work)
+
+
+def test_buckets_that_are_hosts(config, s3, hosts):
+    virtual = replace(config, addressing="virtual", endpoint_url=f"http://{DOMAIN}:{s3.port}")
+    test_what_is_put_is_there(virtual)
+    test_listings_are_in_order(virtual)
+    assert set(hosts) == {f"{BUCKET}.{DOMAIN}"}
 
 
 def test_listings_are_in_order(config):

@@ -70,7 +70,8 @@ class S3:
         """Serves."""
         command: list[str | Path] = [
             versitygw(), "--access", ACCESS, "--secret", SECRET, "--port", f"127.0.0.1:{self.port}", "--quiet",
-            "--keep-alive", "--virtual-domain", DOMAIN, "posix", "--sidecar", self.folder / "metadata", self.folder / "data",
+            "--keep-alive", "--virtual-domain", DOMAIN,
+            "posix", "--sidecar", self.folder / "metadata", self.folder / "data",
         ]  # fmt: skip
         env = os.environ | {"HOME": str(self.folder)}
         self._server = Server(self.folder / "run", self.port, command, lambda: answers(self.port), env=env)

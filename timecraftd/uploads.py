@@ -181,6 +181,8 @@ def local_bytes(runtime: Runtime) -> int:
             state = read_state(home.process_dir(process.id), process.id) if files else None
         except (StateError, OSError):
             continue
-        next_number = state[0].next_number if state else 0
+        if state and state.is_deleted:
+            continue
+        next_number = state.manifest.next_number if state and state.manifest else 0
         total += sum(size for number, _, size in files if number >= next_number)
     return total

@@ -283,9 +283,9 @@ def _store_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object] |
     from timecraftd.recorder.uploader import read_state
 
     state = read_state(directory, process.id)
-    if state is None:
+    if state is None or state.manifest is None or state.is_deleted:
         return None
-    manifest, _ = state
+    manifest = state.manifest
     return {"complete": manifest.complete, "segments": manifest.next_number, "next_seq": manifest.next_seq}
 
 

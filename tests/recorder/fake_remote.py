@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from timecraftd.errors import NotFoundError, RemoteError
@@ -23,6 +23,11 @@ class FakeStore:
     fault: Callable[[str, str], Exception | str | None] = lambda _operation, _key: None
     """Asked before each request. An exception is raised, `lost` does the work and loses the answer."""
     conditional: bool = True
+    now_ns: Callable[[], int] = lambda: 1
+    turn: Callable[[str, str], Awaitable[None]] = lambda *_: asyncio.sleep(0)
+    """Awaited before each request."""
+    modified: dict[str, int] = field(default_factory=dict)
+    """When objects were put, by `now_ns`."""
     _tags: int = 0
 
     async def close(self) -> None:
@@ -47,7 +52,7 @@ class FakeStore:
             data, _ = await self._get("head", key)
         except NotFoundError:
             return None
-        return RemoteInfo(key, len(data), 1, f"{checksum(data):08x}")
+        return RemoteInfo(key, len(data), self.modified.get(key, 1), f"{checksum(data):08x}")
 
     async def put(
         self,
@@ -68,6 +73,7 @@ class FakeStore:
             raise RemoteError(f"{key}: BadDigest")
         self._tags += 1
         self.objects[key] = (body, f'"{self._tags}"')
+        self.modified[key] = self.now_ns()
         if lost:
             raise TransientError(f"{key}: the answer was lost")
         return self.objects[key][1]
@@ -82,13 +88,16 @@ class FakeStore:
                 shown = prefix + inner + delimiter if found else key
                 if shown not in told:
                     told.add(shown)
-                    yield RemoteInfo(shown, 0 if found else len(self.objects[key][0]), 0 if found else 1)
+                    info = RemoteInfo(key, len(self.objects[key][0]), self.modified.get(key, 1))
+                    yield RemoteInfo(shown, 0) if found else info
 
     async def delete(self, keys: Sequence[str]) -> None:
         """As the protocol says."""
         for key in keys:
-            await self._asked("delete", key)
+            lost = await self._asked("delete", key)
             self.objects.pop(key, None)
+            if lost:
+                raise TransientError(f"{key}: the answer was lost")
 
     async def _get(self, operation: str, key: str) -> tuple[bytes, str]:
         await self._asked(operation, key)
@@ -97,7 +106,7 @@ class FakeStore:
         return self.objects[key]
 
     async def _asked(self, operation: str, key: str) -> bool:
-        await asyncio.sleep(0)
+        await self.turn(operation, key)
         self.requests.append((operation, key))
         fault = self.fault(operation, key)
         if isinstance(fault, Exception):

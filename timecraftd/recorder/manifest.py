@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -28,11 +28,13 @@ SEGMENT_BYTES_MIN = 136
 SEGMENT_BYTES_MAX = 1 << 40
 TEXT_CHARS_MAX = 65536
 MANIFESTS = "manifests/"
+DELETED = "deleted/"
 SEGMENT_SUFFIX = ".tcl"
 LOCAL_FIELDS = ("pid", "boot_id")
 """What is known of a process that means something on its own machine only."""
 _U63 = 1 << 63
 _NUMBER_MAX = (1 << 32) - 1
+_SHARED = re.compile(r"(objects/[a-z]+|blobs)/[0-9a-f]{2}/[0-9a-f]{64}")
 _CRC = re.compile(r"[0-9a-f]{8}")
 _T = TypeVar("_T")
 
@@ -123,6 +125,11 @@ def manifest_key(process_id: ProcessId) -> str:
     return f"{MANIFESTS}{process_id}.json"
 
 
+def deleted_key(process_id: ProcessId) -> str:
+    """Where it is said that a process was deleted, until nothing of it is left."""
+    return f"{DELETED}{process_id}.json"
+
+
 def page_key(process_id: ProcessId, number: int) -> str:
     """Where a page of a manifest is."""
     return f"{MANIFESTS}{process_id}/pages/{number:06}.json"
@@ -149,6 +156,36 @@ def encode_manifest(manifest: Manifest) -> bytes:
             "segments": _rows(manifest.segments),
         }
     )
+
+
+def encode_deleted(manifest: bytes, node: str, unix_ns: int) -> bytes:
+    """What is said of a process that was deleted: its last manifest, by whom and when."""
+    return _json(
+        {"format": FORMAT, "deleted_ns": unix_ns, "node": node, "manifest": manifest.decode("utf-8", "replace")}
+    )
+
+
+def decode_deleted(data: bytes, process_id: ProcessId) -> Manifest:
+    """The last manifest of a process that was deleted. Raises LogDamagedError, LogVersionError."""
+    table = _table(data, deleted_key(process_id))
+    return decode_manifest(str(table.get("manifest")).encode(), process_id)
+
+
+def process_of(key: str, folder: str) -> ProcessId | None:
+    """The process that a key right below a folder is of, if it is of one."""
+    name = key.removeprefix(folder).removesuffix(".json")
+    return ProcessId(name) if key == f"{folder}{name}.json" and is_process_id(name) else None
+
+
+def named_keys(manifest: Manifest) -> Iterator[str]:
+    """Where the objects and files of trees are that a manifest names."""
+    yield from (object_key(kind, digest) for kind, digest, _ in manifest.objects)
+    yield from (blob_key(digest) for digest, _ in manifest.blobs)
+
+
+def is_shared_key(key: str) -> bool:
+    """Whether processes share what is there: an object, or a file of a tree."""
+    return _SHARED.fullmatch(key) is not None
 
 
 def encode_page(segments: Sequence[Segment]) -> bytes:

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, Protocol
 
 from timecraftd.config import RemoteConfig
-from timecraftd.errors import LogDamagedError, LogError, NotFoundError, TimecraftError
+from timecraftd.errors import LogDamagedError, LogError, NotFoundError, RemoteError, TimecraftError
 from timecraftd.model import Digest, ObjectKind, ProcessId, ProcessRecord
 from timecraftd.recorder.manifest import (
     SEGMENTS_MAX,
@@ -26,6 +26,7 @@ from timecraftd.recorder.manifest import (
     Segment,
     blob_key,
     decode_manifest,
+    deleted_key,
     encode_manifest,
     encode_page,
     manifest_key,
@@ -36,6 +37,7 @@ from timecraftd.recorder.manifest import (
 )
 from timecraftd.recorder.remote import ConflictError, FilePart, RemoteStore, TransientError, backoff_s
 from timecraftd.recorder.segments import Sealed, file_sums, sealed_segment, segment_files
+from timecraftd.recorder.sweeping import Presence, SweptError
 
 STATE_FILE = "upload.json"
 STEP_SEGMENTS_MAX = 8
@@ -48,7 +50,13 @@ LOOK_ALL_S = 60.0
 BACKOFF_S_MIN = 0.5
 BACKOFF_S_MAX = 60.0
 KNOWN_MAX = 100_000
-"""Objects, and processes, that are remembered to be in the store."""
+"""Processes that are remembered to be in the store."""
+SWEPT_S = 1.0
+"""How often it is looked whether a sweep of the store is over,"""
+SWEPT_LOOKS_MAX = 60
+"""and how often by who sends particular processes."""
+MARK_AGE_S_MAX = 60.0
+"""So old may be what is known of the store's last sweep when objects are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,10 @@ class _Process:
     problem: str = ""
     kept_back: bool = False
     """The store couldn't be reached."""
+    is_verified: bool = True
+    """No sweep has removed objects between our look for them and the manifest that names them."""
+    is_deleted: bool = False
+    """Somebody has deleted it from the store: it isn't sent again."""
     loaded: bool = False
     busy: bool = False
 
@@ -140,6 +152,10 @@ class Status:
     """Whether the store honours conditions; None: nobody knows yet."""
     retries: int = 0
     totals: Totals = field(default_factory=Totals)
+
+
+class DeletedError(RemoteError):
+    """A process that isn't sent because somebody has deleted it from the store."""
 
 
 class Uploader:
@@ -169,11 +185,12 @@ class Uploader:
         self._sleep = sleep
         self._random = random or Random()  # noqa: S311 - spreads load
         self._waiting: OrderedDict[ProcessId, _Process] = OrderedDict()
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self._deleted: set[ProcessId] = set()
         self._done: OrderedDict[ProcessId, int] = OrderedDict()
         """Processes that are wholly in the store, with their epochs."""
         self._work = asyncio.Condition()
         self._clock = asyncio.get_running_loop().time
+        self._presence = Presence(store, node=node, clock=self._clock, random=self._random)
         self._full = False
         self._conditional: bool | None = None
         self.totals = Totals()
@@ -191,7 +208,7 @@ class Uploader:
         """Sends all that is sealed of these processes. Raises TimecraftError at the first that can't be sent."""
         for process_id in process_ids:
             item = self._waiting.setdefault(process_id, _Process(process_id))
-            while await self._step(item):
+            while await self._unswept_step(item):
                 pass
             if not item.waiting_bytes:
                 self._waiting.pop(process_id, None)
@@ -236,7 +253,8 @@ class Uploader:
 
     def _unfinished(self, processes: list[ProcessRecord]) -> list[ProcessRecord]:
         """Without those that are wholly in the store."""
-        return [process for process in processes if process.state.is_alive or not self._is_complete(process)]
+        sent = [process for process in processes if process.id not in self._deleted]
+        return [process for process in sent if process.state.is_alive or not self._is_complete(process)]
 
     def _is_complete(self, process: ProcessRecord) -> bool:
         if self._done.get(process.id) == process.epoch:
@@ -247,7 +265,12 @@ class Uploader:
             return True  # it is here by its name only
         item = _Process(process.id)
         self._load(item)
-        if item.manifest is None or not item.manifest.complete or item.manifest.process.epoch != process.epoch:
+        if item.is_deleted:
+            self._note_deleted(item)
+            return True
+        if item.manifest is None or not item.is_verified or not item.manifest.complete:
+            return False
+        if item.manifest.process.epoch != process.epoch:
             return False
         self._note_done(item.manifest)
         return True
@@ -256,6 +279,11 @@ class Uploader:
         self._done[manifest.process.id] = manifest.process.epoch
         if len(self._done) > KNOWN_MAX:
             self._done.popitem(last=False)
+
+    def _note_deleted(self, item: _Process) -> None:
+        self._deleted.add(item.id)
+        if len(self._deleted) > KNOWN_MAX:
+            self._deleted.pop()
 
     def _measure(self, items: list[_Process]) -> None:
         """What of these processes isn't in the store."""
@@ -299,6 +327,12 @@ class Uploader:
                     item.retry_at = self._clock() + LOOK_S
             except NotFoundError:
                 self._waiting.pop(item.id, None)  # removed meanwhile
+            except DeletedError as error:
+                self._waiting.pop(item.id, None)
+                self._note_deleted(item)
+                self._log("uploads: not sent any more", level="warning", process=item.id, error=str(error))
+            except SweptError:
+                item.retry_at = self._clock() + SWEPT_S
             except (TimecraftError, OSError) as error:
                 self._failed(item, error)
             finally:
@@ -341,9 +375,11 @@ class Uploader:
         process = await asyncio.to_thread(self._look_at, item)
         if not item.loaded:
             await asyncio.to_thread(self._load, item)
-            if item.manifest is None:
+            if item.manifest is None and not item.is_deleted:
                 await self._find(item)
             item.loaded = True
+        if item.is_deleted:
+            raise deleted(item.id)
         if self._conditional is None:
             self._conditional = (await self._store.probe()).conditional
             if not self._conditional:
@@ -355,8 +391,10 @@ class Uploader:
         if item.manifest is None and not some and process.state.is_alive:
             return False
         manifest = item.manifest or Manifest(public_record(process), version=0)
+        mark = None
         if item.manifest is None:
-            manifest = await self._send_objects(process, manifest)
+            mark = await self._presence.mark(MARK_AGE_S_MAX)
+            manifest = await self._send_objects(process, manifest, mark)
         for segment in some:
             named = await self._send_segment(item.id, segment)
             manifest = replace(manifest, segments=(*manifest.segments, named))
@@ -364,7 +402,13 @@ class Uploader:
         whole = not process.state.is_alive and len(some) == len(sealed)
         manifest = replace(manifest, process=public_record(process), complete=whole, node=self._node)
         if item.manifest != manifest:
-            await self._put_manifest(item, replace(manifest, version=manifest.version + 1))
+            try:
+                await self._put_manifest(item, replace(manifest, version=manifest.version + 1))
+            except DeletedError:
+                await self._store.delete([segment_key(item.id, sealed.segment.number) for sealed in some])
+                raise
+        if not item.is_verified:
+            await self._verify(item, process, mark)
         await asyncio.to_thread(self._measure, [item])
         return len(some) < len(sealed)
 
@@ -395,13 +439,22 @@ class Uploader:
             raise LogDamagedError(f"process {item.id}: segment {next_number} is neither here nor in the store")
         return sealed, rest
 
-    async def _send_objects(self, process: ProcessRecord, manifest: Manifest) -> Manifest:
+    async def _unswept_step(self, item: _Process) -> bool:
+        """The same, once nobody sweeps the store."""
+        for _ in range(SWEPT_LOOKS_MAX):
+            try:
+                return await self._step(item)
+            except SweptError:
+                await self._sleep(SWEPT_S)
+        return await self._step(item)
+
+    async def _send_objects(self, process: ProcessRecord, manifest: Manifest, mark: str) -> Manifest:
         objects = await asyncio.to_thread(self._source.objects, process)
         room = asyncio.Semaphore(self._config.uploads_max)
 
         async def send(item: LocalObject) -> None:
             async with room:
-                await self._send_object(item)
+                await self._send_object(item, mark)
 
         await gathered([send(item) for item in objects])
         return replace(
@@ -410,8 +463,9 @@ class Uploader:
             blobs=tuple((item.digest, item.size) for item in objects if item.kind is None),
         )
 
-    async def _send_object(self, item: LocalObject) -> None:
-        if item.key in self._known:
+    async def _send_object(self, item: LocalObject, mark: str) -> None:
+        """Sends an object unless it was there at a sweep's mark, or later."""
+        if self._presence.holds(item.key, mark):
             return
         found = await self._store.head(item.key)
         if found is None or found.size != item.size:
@@ -426,9 +480,7 @@ class Uploader:
                 else:
                     self.totals.objects += 1
                     self.totals.bytes += item.size
-        self._known[item.key] = None
-        if len(self._known) > KNOWN_MAX:
-            self._known.popitem(last=False)
+        self._presence.note(item.key, mark)
 
     async def _send_segment(self, process_id: ProcessId, sealed: Sealed) -> Segment:
         crc, _ = await asyncio.to_thread(file_sums, sealed.path, digested=False)
@@ -466,10 +518,17 @@ class Uploader:
 
     async def _put_manifest(self, item: _Process, manifest: Manifest) -> None:
         key, data = manifest_key(item.id), encode_manifest(manifest)
+        item.is_verified = item.is_verified and item.etag is not None
         try:
             etag = await self._store.put(key, data, if_none_match=item.etag is None, if_match=item.etag)
         except ConflictError:
-            found, etag = await self._store.get_tagged(key)
+            try:
+                found, etag = await self._store.get_tagged(key)
+            except NotFoundError:
+                if item.etag is None:
+                    raise TransientError(f"{key}: has come and gone meanwhile") from None
+                await self._set_deleted(item)
+                raise deleted(item.id) from None
             if found != data:  # else it was our own, whose answer got lost
                 await self._decide(item, decode_manifest(found, item.id), etag)
                 return
@@ -481,8 +540,39 @@ class Uploader:
         try:
             found, etag = await self._store.get_tagged(manifest_key(item.id))
         except NotFoundError:
+            if await self._store.head(deleted_key(item.id)) is not None:
+                await self._set_deleted(item)
             return
+        item.is_verified = False
         await self._decide(item, decode_manifest(found, item.id), etag)
+
+    async def _set_deleted(self, item: _Process) -> None:
+        item.is_deleted = True
+        await asyncio.to_thread(self._save, item)
+
+    async def _verify(self, item: _Process, process: ProcessRecord, mark: str | None) -> None:
+        """Sees that what a manifest names is there; it is if nobody swept the store since a mark. Raises SweptError.
+
+        Who sweeps it from now on finds the manifest.
+        """
+        now = await self._presence.mark()
+        if now != mark:
+            assert item.manifest is not None, "it was put"
+            sizes = [(object_key(kind, digest), size) for kind, digest, size in item.manifest.objects]
+            sizes += [(blob_key(digest), size) for digest, size in item.manifest.blobs]
+            missing = {key for key, size in sizes if not await self._is_there(key, size, now)}
+            if missing:
+                for each in await asyncio.to_thread(self._source.objects, process):
+                    if each.key in missing:
+                        await self._send_object(each, now)
+        item.is_verified = True
+        await asyncio.to_thread(self._save, item)
+
+    async def _is_there(self, key: str, size: int, mark: str) -> bool:
+        if self._presence.holds(key, mark):
+            return True
+        found = await self._store.head(key)
+        return found is not None and found.size == size
 
     async def _decide(self, item: _Process, found: Manifest, etag: str) -> None:
         """Goes on from a manifest that isn't the one that we know. Raises ConflictError if it isn't of this log."""
@@ -515,13 +605,14 @@ class Uploader:
     def _load(self, item: _Process) -> None:
         state = read_state(self._source.directory(item.id), item.id, self._place)
         if state is not None:
-            item.manifest, item.etag = state
+            item.manifest, item.etag = state.manifest, state.etag
+            item.is_verified, item.is_deleted = state.is_verified, state.is_deleted
 
     def _save(self, item: _Process) -> None:
         path = os.path.join(self._source.directory(item.id), STATE_FILE)
-        assert item.manifest is not None, "it was put"
-        text = encode_manifest(item.manifest).decode()
+        text = encode_manifest(item.manifest).decode() if item.manifest else None
         state = {"format": 1, "store": self._place, "etag": item.etag, "manifest": text}
+        state |= {"verified": item.is_verified, "deleted": item.is_deleted}
         temporary = f"{path}.tmp"
         with open(temporary, "w", encoding="ascii") as file:
             json.dump(state, file)
@@ -532,13 +623,31 @@ class Uploader:
         return place_of(self._config)
 
 
-def read_state(directory: str, process_id: ProcessId, place: str | None = None) -> tuple[Manifest, str] | None:
-    """The manifest of a process as it was last put, and its ETag; None if none was, or to another place."""
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What of a process is in the store, as far as was written down beside its log."""
+
+    manifest: Manifest | None
+    """As it was last put."""
+    etag: str | None
+    is_verified: bool
+    is_deleted: bool
+
+
+def deleted(process_id: ProcessId) -> DeletedError:
+    """The error that somebody has deleted a process."""
+    return DeletedError(f"process {process_id}: was deleted from the store", "what there is of its log is here")
+
+
+def read_state(directory: str, process_id: ProcessId, place: str | None = None) -> Sent | None:
+    """What was sent of a process; None if nothing was, or to another place."""
     try:
         with open(os.path.join(directory, STATE_FILE), "rb") as file:
             state = json.load(file)
         if place in (None, state["store"]):
-            return decode_manifest(state["manifest"].encode(), process_id), str(state["etag"])
+            text = state["manifest"]
+            manifest = None if text is None else decode_manifest(text.encode(), process_id)
+            return Sent(manifest, state["etag"], state.get("verified") is not False, state.get("deleted") is True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, LogError):
         pass
     return None
@@ -550,9 +659,14 @@ def place_of(config: RemoteConfig) -> str:
 
 
 def is_stored(directory: str, process: ProcessRecord, config: RemoteConfig) -> bool:
-    """Whether all of a process that has ended is in the store, as far as was written down beside its log."""
+    """Whether all of a process that has ended is in the store, as far as was written down beside its log.
+
+    One that somebody has deleted there counts as well: nothing of it is to be sent.
+    """
     state = read_state(directory, process.id, place_of(config))
-    return state is not None and state[0].complete and state[0].process.epoch == process.epoch
+    if state is None or state.manifest is None or state.is_deleted:
+        return state is not None and state.is_deleted
+    return state.is_verified and state.manifest.complete and state.manifest.process.epoch == process.epoch
 
 
 async def gathered(work: list[Any]) -> None:

@@ -1,7 +1,7 @@
 """What keeps those who send objects to a store and those who remove them there apart.
 
-docs/remote.md has the argument. Who removes says so in an object, before it looks at what is named and after it is done;
-who sends looks at that object before it relies on what is there, and after it has named it.
+Who removes says so in an object, before it looks at what is named and after it is done; who sends looks at that object
+before it relies on what is there, and after it has named it. docs/remote.md has the argument.
 """
 
 from __future__ import annotations

@@ -77,6 +77,8 @@ class RemoteConfig:
     """`wait`: guests wait until there is room again; `continue`: the disk is the bound."""
     cache_bytes_max: int = 1024 * MIB
     """What was read from the store and is kept."""
+    delete_grace_s: float = 3600.0
+    """How long what is deleted there stays for those who read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,10 @@ class RetentionConfig:
     """The newest whose logs take so much on the disk stay."""
     crashed: str = "keep"
     """Whether those that could be resumed go too: `keep` or `remove`."""
+    remote_age_s_max: float | None = None
+    """Since their ends; of processes in the store (`remote.url`), whoever ran them."""
+    remote_bytes_max: int | None = None
+    """The newest whose logs take so much in the store stay."""
 
 
 @dataclass(frozen=True, slots=True)

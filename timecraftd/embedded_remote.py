@@ -33,19 +33,28 @@ def find(remote: Remote, registry: Registry, reference: str, unknown: NotFoundEr
 
     Raises AmbiguousIdError, RemoteError, LogDamagedError, and what is given if there is no such process.
     """
-    lowered = reference.lower()
-    if is_process_id(lowered):
-        ids = [ProcessId(lowered)]
-    elif len(lowered) >= PREFIX_MIN and all(letter in "0123456789abcdef-" for letter in lowered):
-        ids = remote.ids(lowered, CANDIDATES_MAX + 1)
-    else:
-        raise unknown
-    if len(ids) > 1:
-        raise ambiguous("process", reference, ids[:CANDIDATES_MAX], more=len(ids) > CANDIDATES_MAX)
-    manifest = remote.manifest(ids[0]) if ids else None
+    manifest = remote.manifest(stored_id(remote, reference, unknown))
     if manifest is None:
         raise unknown
     return adopt(registry, manifest)
+
+
+def stored_id(remote: Remote, reference: str, unknown: NotFoundError) -> ProcessId:
+    """An id as it is given, or that of the one process of the bucket that has it as a prefix.
+
+    Raises AmbiguousIdError, RemoteError, and what is given if there is no such process.
+    """
+    lowered = reference.lower()
+    if is_process_id(lowered):
+        return ProcessId(lowered)
+    if len(lowered) < PREFIX_MIN or any(letter not in "0123456789abcdef-" for letter in lowered):
+        raise unknown
+    ids = remote.ids(lowered, CANDIDATES_MAX + 1)
+    if len(ids) > 1:
+        raise ambiguous("process", reference, ids[:CANDIDATES_MAX], more=len(ids) > CANDIDATES_MAX)
+    if not ids:
+        raise unknown
+    return ids[0]
 
 
 def adopt(registry: Registry, manifest: Manifest) -> ProcessRecord:

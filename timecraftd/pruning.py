@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from timecraftd.embedded import Runtime
-from timecraftd.errors import ProcessStateError
+from timecraftd.embedded_remote import stored_id
+from timecraftd.errors import ConfigError, NotFoundError, ProcessStateError, RemoteError
 from timecraftd.model import ProcessId, ProcessRecord
+from timecraftd.recorder.deletion import Sweeper
+from timecraftd.recorder.fetch import Remote
 from timecraftd.recorder.logs import log_bytes
+from timecraftd.recorder.remote import RemoteStore
 from timecraftd.recorder.retention import RetentionPolicy, expired
 
 
@@ -28,6 +33,77 @@ def prune(runtime: Runtime, policy: RetentionPolicy | None, *, dry_run: bool) ->
                 continue  # resumed meanwhile
         gone.append({"kind": "process", "id": process.id, "bytes": process.log_bytes})
     return gone + collect(runtime, {process.id for process in processes} if dry_run else (), dry_run=dry_run)
+
+
+def prune_stored(
+    runtime: Runtime, policy: RetentionPolicy | None, *, dry_run: bool, now: bool = False
+) -> list[dict[str, object]]:
+    """The same in the store: deletes processes, and removes what is due; returns what went, or would go.
+
+    A `process` isn't found any more, and what it takes goes after the grace period, at once if that is wanted `now`;
+    a `log` is gone, and so is an object, or a `blob`, a file of trees. Raises ConfigError, RemoteError, LogError.
+    """
+    return _store_of(runtime).run(lambda store: prune_in(store, runtime, policy, dry_run=dry_run, now=now))
+
+
+async def prune_in(
+    store: RemoteStore, runtime: Runtime, policy: RetentionPolicy | None, *, dry_run: bool = False, now: bool = False
+) -> list[dict[str, object]]:
+    """`prune_stored`, for an event loop."""
+
+    def choose(processes: Sequence[ProcessRecord]) -> list[ProcessRecord]:
+        return [] if policy is None else expired(processes, policy, runtime.now_ns())
+
+    sweeper = _sweeper(runtime, store)
+    swept = await (sweeper.preview(choose) if dry_run else sweeper.sweep(choose, now=now))
+    if swept.is_cut:
+        raise RemoteError(f"{store.url}: not all is done, it takes too long for once", "do it again for the rest")
+    return [
+        *({"kind": "process", "id": process.id, "bytes": 0} for process in swept.deleted),
+        *({"kind": "log", "id": process_id, "bytes": size} for process_id, size in swept.removed),
+        *({"kind": _kind(info.key), "id": info.key.rpartition("/")[2], "bytes": info.size} for info in swept.objects),
+    ]
+
+
+def remove_stored(runtime: Runtime, reference: str, *, force: bool, now: bool) -> None:
+    """Deletes a process in the store; what it takes goes after the grace period, or `now`.
+
+    Its log on the disk stays, and where there is none, what the catalogue knows of it goes. With `force` it needn't be
+    wholly there. Raises ConfigError, NotFoundError, AmbiguousIdError, ProcessStateError, RemoteError, LogDamagedError.
+    """
+    remote = _store_of(runtime)
+    unknown = NotFoundError(
+        f"process {reference!r}: isn't in {remote.url}", "`timecraft ps --remote` lists what is there, with their ids"
+    )
+    process_id = stored_id(remote, reference, unknown)
+
+    async def work(store: RemoteStore) -> None:
+        sweeper = _sweeper(runtime, store)
+        await sweeper.delete(process_id, force=force)
+        if now:
+            await sweeper.remove(process_id, now=True)
+
+    remote.run(work)
+    if not os.path.isdir(runtime.registry.home.process_dir(process_id)):
+        with suppress(NotFoundError):
+            runtime.remove(runtime.registry.catalogue.get(process_id))
+
+
+def _store_of(runtime: Runtime) -> Remote:
+    if runtime.remote is None:
+        raise ConfigError("remote.url names no store", "docs/remote.md tells how")
+    return runtime.remote
+
+
+def _sweeper(runtime: Runtime, store: RemoteStore) -> Sweeper:
+    config = runtime.config
+    return Sweeper(store, node=config.node_name, grace_s=config.remote.delete_grace_s, now_ns=runtime.now_ns)
+
+
+def _kind(key: str) -> str:
+    """Of a shared object."""
+    first, second, *_ = key.split("/")
+    return second if first == "objects" else "blob"
 
 
 def on_disk(runtime: Runtime) -> list[ProcessRecord]:

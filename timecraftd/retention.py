@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from timecraftd.config import Config
 from timecraftd.embedded import Runtime
 from timecraftd.errors import TimecraftError
 from timecraftd.model import ProcessRecord
-from timecraftd.pruning import collect, on_disk
-from timecraftd.recorder.retention import due, policies_of
+from timecraftd.pruning import collect, on_disk, prune_in
+from timecraftd.recorder.retention import RetentionPolicy, due, policies_of, stored_policies_of
 from timecraftd.recorder.uploader import is_stored
 from timecraftd.supervisor.supervisor import Supervisor
 
@@ -28,8 +29,10 @@ class Retention:
         self._config = config
         self._log = log
         self._policies = policies_of(config.retention)
+        self._stored_policies = stored_policies_of(config.retention) if config.remote.url else []
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+        self._in_store: Future[list[dict[str, object]]] | None = None
         self.removed_processes = 0
         self.removed_bytes = 0
         self.kept_back = 0
@@ -37,12 +40,14 @@ class Retention:
 
     def start(self) -> None:
         """Looks now, and then every so often, until it is closed. Nothing is done without a bound."""
-        if self._policies:
+        if self._policies or self._stored_policies:
             self._running = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Ends when the process is removed whose turn it is. Idempotent."""
+        """Ends when the process is removed whose turn it is; what is done in the store is broken off. Idempotent."""
         self._stop.set()
+        if self._in_store is not None:
+            self._in_store.cancel()
         if self._running is not None:
             await self._running
 
@@ -50,6 +55,8 @@ class Retention:
         while not self._stop.is_set():
             try:
                 await self.apply()
+                for policy in self._stored_policies:
+                    await self._apply_stored(policy)
             except (TimecraftError, OSError) as error:
                 self._log("retention: failed, to be tried again", level="warning", error=str(error))
             try:
@@ -71,6 +78,20 @@ class Retention:
             removed += await self._remove(process, bound)
         if removed:
             await asyncio.to_thread(collect, self._runtime)
+
+    async def _apply_stored(self, policy: RetentionPolicy) -> None:
+        """One pass over the store. Raises TimecraftError."""
+        if self._runtime.remote is None or self._stop.is_set():
+            return
+        self._in_store = self._runtime.remote.start(lambda store: prune_in(store, self._runtime, policy))
+        try:
+            gone = await asyncio.wrap_future(self._in_store)
+        except asyncio.CancelledError:
+            if not self._stop.is_set():
+                raise
+            return
+        for each in gone:
+            self._log("retention: removed from the store", kind=each["kind"], id=each["id"], bytes=each["bytes"])
 
     def _look(self) -> tuple[list[tuple[ProcessRecord, str]], int]:
         """Processes that are to go, with the bound of each, and how many are only kept because they weren't sent."""

@@ -102,6 +102,56 @@ def test_a_second_signal_ends_the_wait_for_the_store(run, s3, tmp_path: Path):
     assert b"a signal came" in host.stderr.read()
 
 
+def stored(s3) -> set[str]:
+    """What kinds of things are in the bucket, but for the flag of sweeps."""
+    root = s3.bucket / "logs"
+    return {path.relative_to(root).parts[0] for path in root.rglob("*") if path.is_file()} - {"sweep.json"}
+
+
+def test_a_process_is_deleted_from_the_store_and_goes_after_the_grace_period(run, s3):
+    process, done = run.run(guest("hello"))
+    assert run("rm", "--remote", process[:13]).out == f"{process[:13]}\n"
+    assert run("ps", "--remote", "-q").out == ""
+    assert stored(s3) == {"deleted", "logs", "objects"}, "whoever reads it can go on"
+    assert run("replay", process).stdout == done.stdout, "from the disk"
+    assert "sent 0 segments" in run("log", "push", process).out
+    assert json.loads(run("prune", "--remote", "-o", "json").stdout) == []
+    gone = json.loads(run("prune", "--remote", "-o", "json", TIMECRAFT_REMOTE_DELETE_GRACE_S="0s").stdout)
+    assert [each["kind"] for each in gone] == ["log", "config", "module", "runtime"]
+    assert gone[0]["id"] == process
+    assert all(each["bytes"] > 0 for each in gone)
+    assert stored(s3) == set()
+    assert "isn't in s3://" in run("rm", "--remote", process, code=127).stderr
+
+
+def test_processes_of_the_store_are_pruned_whoever_ran_them(run, s3, tmp_path: Path):
+    first, _ = run.run(guest("hello"))
+    second, _ = run.run(guest("exit_code"), code=None)
+    run.environment["TIMECRAFT_HOME"] = str(tmp_path / "elsewhere")
+    planned = json.loads(run("prune", "--remote", "--keep", "1", "--now", "--dry-run", "-o", "json").stdout)
+    assert [(each["kind"], each["id"]) for each in planned] == [("process", first)]
+    gone = json.loads(run("prune", "--remote", "--keep", "1", "--now", "-o", "json").stdout)
+    assert [(each["kind"], each["id"]) for each in gone][:2] == [("process", first), ("log", first)]
+    assert run("ps", "--remote", "-q", "--no-trunc").out.split() == [second]
+    assert "exit" in run("describe", "process", second).out
+    run("rm", "--remote", "--now", second)
+    assert not list((s3.bucket / "logs" / "logs").rglob("*.tcl"))
+    assert "TC0004" in run("describe", "process", second, code=127).stderr, "its row is gone as well"
+
+
+def test_what_still_runs_is_not_deleted_from_the_store(run, s3, tmp_path: Path):
+    (tmp_path / "ticker.wat").write_bytes(TICKER)
+    host = run.start("run", tmp_path / "ticker.wat")
+    process = run.only_process()
+    wait_for(lambda: manifest(s3, process), "a manifest")
+    assert "isn't wholly in the store" in run("rm", "--remote", process, code=125).stderr
+    assert manifest(s3, process)
+    assert "--now: is for --remote" in run("rm", "--now", process, code=125).stderr
+    host.send_signal(signal.SIGTERM)
+    assert host.wait(TIMEOUT_S) == 128 + signal.SIGTERM
+
+
 def test_log_push_without_a_store_says_so(cli):
+    assert "docs/remote.md" in cli("rm", "--remote", "0199f3a1-2c", code=125).stderr
     assert "docs/remote.md" in cli("log", "push", "--all", code=125).stderr
     assert "TC0002" in cli("log", "push", code=125).stderr

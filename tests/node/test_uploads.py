@@ -12,7 +12,7 @@ import pytest
 from tests.node.conftest import wait_until
 from tests.node.test_supervision import TICKER, ticks
 from tests.s3 import BUILD_S, ENVIRONMENT, serving
-from timecraftd.api.v1 import process_pb2
+from timecraftd.api.v1 import process_pb2, view_pb2
 from timecraftd.recorder.manifest import decode_manifest
 from timecraftd.recorder.reader import read_log
 
@@ -198,6 +198,39 @@ def test_what_is_wrong_with_the_store_is_told(start, s3, guests):
     wait_until(lambda: metric(node, "upload_failing") == 1)
     s3.bucket.with_name("elsewhere").rename(s3.bucket)
     check(node, s3, process)
+
+
+def test_retention_removes_from_the_store(start, s3, guests):
+    """As configured, and as a client asks."""
+    node = start(
+        "seal_age_s = '200ms'\ndelete_grace_s = '0s'\n", rest="[retention]\nremote_bytes_max = 0\nevery_s = '100ms'\n"
+    )
+    process = node.wait(node.run(node.upload(guests / "hello.wat")).id)
+    wait_until(lambda: [line for line in node.told("retention: removed from the store") if "kind=log" in line])
+    wait_until(lambda: not list((s3.bucket / "logs" / "objects").rglob("?" * 64)))
+    assert b"hello, world\n" in node.logs(process.id), "here it stays"
+    assert node.stop() == 0
+
+
+def test_a_client_prunes_the_store_of_a_node(start, guests):
+    node = start("seal_age_s = '200ms'\ndelete_grace_s = '0s'\n")
+    module = node.upload(guests / "hello.wat")
+    processes = [node.wait(node.run(module).id) for _ in range(3)]
+    wait_until(lambda: metric(node, "upload_waiting_processes") == 0 < metric(node, "uploaded_segments_total"))
+
+    def prune(**options) -> list[tuple[str, str]]:
+        removed = node.views.Prune(view_pb2.PruneRequest(remote=True, **options)).removed
+        return [(each.kind, each.id) for each in removed]
+
+    first, second, third = (process.id for process in processes)
+    assert prune(keep=2, dry_run=True) == [("process", first)]
+    assert prune(keep=2) == [("process", first), ("log", first)]
+    node.processes.Remove(process_pb2.RemoveRequest(id=second, remote=True, now=True))
+    listed = node.processes.List(process_pb2.ListRequest(remote=True)).processes
+    assert [process.id for process in listed] == [third]
+    assert prune(keep=0) == [("process", third), ("log", third)]
+    assert [kind for kind, _ in prune()] == ["config", "module", "runtime"]
+    assert len(node.processes.List(process_pb2.ListRequest()).processes) == 3, "here they stay"
 
 
 def test_retention_removes_what_is_in_the_store(start, s3, guests):

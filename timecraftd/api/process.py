@@ -22,6 +22,7 @@ from timecraftd.embedded import Runtime
 from timecraftd.engine.request import RunRequest
 from timecraftd.errors import AccessError, ProcessStateError, StateError, UsageError
 from timecraftd.model import ModuleRecord, ProcessId, ProcessRecord, ProcessState
+from timecraftd.pruning import remove_stored
 from timecraftd.recorder.logs import CAUGHT_UP, Output
 from timecraftd.supervisor.journal import Journal, Submission
 from timecraftd.supervisor.restarts import RestartPolicy
@@ -280,6 +281,9 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
 
     async def Remove(self, request: pb.RemoveRequest, _context: Any) -> pb.RemoveResponse:  # noqa: N802
         """Removes a process and its log."""
+        if request.remote:
+            await asyncio.to_thread(remove_stored, self._runtime, request.id, force=request.force, now=request.now)
+            return pb.RemoveResponse()
         process = await self._own_process(request.id)
         if request.force and process.state.is_alive:
             with contextlib.suppress(ProcessStateError):

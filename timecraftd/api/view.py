@@ -10,6 +10,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 from timecraftd.api import convert
@@ -20,7 +21,7 @@ from timecraftd.embedded import Runtime
 from timecraftd.errors import StateBusyError, TimecraftError, UsageError
 from timecraftd.masking import TraceMask
 from timecraftd.model import ObjectKind
-from timecraftd.pruning import prune
+from timecraftd.pruning import prune, prune_stored
 from timecraftd.recorder.retention import RetentionPolicy
 from timecraftd.registry.home import state_errors
 from timecraftd.supervisor.stdio import STDERR, STDOUT, Stdio
@@ -183,7 +184,8 @@ class ViewService(view_pb2_grpc.ViewServiceServicer):
             raise StateBusyError("prune: is under way", "wait for it")
         policy = _retention_policy(request)
         async with self._pruning:
-            gone = await asyncio.to_thread(prune, self._runtime, policy, dry_run=request.dry_run)
+            work = partial(prune_stored, now=request.now) if request.remote else prune
+            gone = await asyncio.to_thread(work, self._runtime, policy, dry_run=request.dry_run)
         return pb.PruneResponse(
             removed=[
                 pb.PruneResponse.Removed(kind=str(each["kind"]), id=str(each["id"]), size_bytes=int(str(each["bytes"])))

@@ -7,6 +7,7 @@ import argparse
 from timecraftd.cli.context import Context
 from timecraftd.cli.parser import add_format, duration_ns, size, whole_number
 from timecraftd.cli.terminal import print_data
+from timecraftd.errors import UsageError
 from timecraftd.model import ProcessState
 from timecraftd.recorder.retention import RetentionPolicy
 from timecraftd.units import format_size
@@ -38,11 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="only processes that ended with this code, or `nonzero`: with any but 0 (all that did, as --state)",
     )
+    parser.add_argument("--remote", action="store_true", help="in the store (remote.url), not here")
+    parser.add_argument(
+        "--now",
+        action="store_true",
+        help="with --remote: at once, without remote.delete_grace_s for those who read it: their reads fail",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what would go")
     add_format(parser)
     parser.description = (
         "Removes processes as the flags say (none without flags, never one that runs), then objects that no process "
-        "refers to, and machine code of modules that are gone."
+        "refers to, and machine code of modules that are gone. In the store, what processes take goes when they have "
+        "been deleted for remote.delete_grace_s: by the next `prune --remote` of anybody, or by a node that is "
+        "configured to ([retention])."
     )
 
 
@@ -58,7 +67,13 @@ def exit_code(text: str) -> int | None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Removes and reports."""
-    gone = context.target.prune(policy_of(args), dry_run=args.dry_run)
+    if args.now and not args.remote:
+        raise UsageError("--now: is for --remote", "leave it out")
+    policy = policy_of(args)
+    if args.remote:
+        gone = context.target.prune_stored(policy, dry_run=args.dry_run, now=args.now)
+    else:
+        gone = context.target.prune(policy, dry_run=args.dry_run)
     if args.output != "text":
         print_data(gone, args.output)
         return 0

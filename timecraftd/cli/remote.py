@@ -164,9 +164,23 @@ class NodeTarget:
         request = process_pb2.RemoveRequest(id=process.id, force=force, idempotency_key=idempotency_key())
         self.client.call(self.client.processes.Remove, request)
 
+    def remove_stored(self, reference: str, *, force: bool, now: bool) -> None:
+        """See Target."""
+        request = process_pb2.RemoveRequest(
+            id=reference, force=force, remote=True, now=now, idempotency_key=idempotency_key()
+        )
+        self.client.call(self.client.processes.Remove, request, None)
+
     def prune(self, policy: RetentionPolicy | None, *, dry_run: bool) -> list[dict[str, object]]:
         """See Target."""
-        request = view_pb2.PruneRequest(dry_run=dry_run, idempotency_key=idempotency_key())
+        return self._prune(policy, view_pb2.PruneRequest(dry_run=dry_run))
+
+    def prune_stored(self, policy: RetentionPolicy | None, *, dry_run: bool, now: bool) -> list[dict[str, object]]:
+        """See Target."""
+        return self._prune(policy, view_pb2.PruneRequest(dry_run=dry_run, remote=True, now=now))
+
+    def _prune(self, policy: RetentionPolicy | None, request: view_pb2.PruneRequest) -> list[dict[str, object]]:
+        request.idempotency_key = idempotency_key()
         if policy is not None:
             if policy.by_age_and_number:
                 request.keep = policy.keep_newest

@@ -126,6 +126,12 @@ class Target(Protocol):
     def prune(self, policy: RetentionPolicy | None, *, dry_run: bool) -> list[dict[str, object]]:
         """Removes what isn't needed, and tells what went: each with `kind`, `id` and `bytes`."""
 
+    def remove_stored(self, reference: str, *, force: bool, now: bool) -> None:
+        """Deletes a process in the store. Raises ConfigError, NotFoundError, ProcessStateError, RemoteError."""
+
+    def prune_stored(self, policy: RetentionPolicy | None, *, dry_run: bool, now: bool) -> list[dict[str, object]]:
+        """What `prune` does, in the store. Raises ConfigError, RemoteError."""
+
     def listing(self, kind: str, references: Sequence[str]) -> Iterator[dict[str, object]]:
         """What `get` tells of objects and logs, newest first."""
 
@@ -272,6 +278,18 @@ class EmbeddedTarget:
         from timecraftd.pruning import prune
 
         return prune(self._runtime, policy, dry_run=dry_run)
+
+    def remove_stored(self, reference: str, *, force: bool, now: bool) -> None:
+        """See Target."""
+        from timecraftd.pruning import remove_stored
+
+        remove_stored(self._runtime, reference, force=force, now=now)
+
+    def prune_stored(self, policy: RetentionPolicy | None, *, dry_run: bool, now: bool) -> list[dict[str, object]]:
+        """See Target."""
+        from timecraftd.pruning import prune_stored
+
+        return prune_stored(self._runtime, policy, dry_run=dry_run, now=now)
 
     def listing(self, kind: str, references: Sequence[str]) -> Iterator[dict[str, object]]:
         """See Target."""

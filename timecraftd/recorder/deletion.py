@@ -188,7 +188,7 @@ class Sweeper:
             with contextlib.suppress(NotFoundError, ProcessStateError):  # it has changed meanwhile
                 await self.delete(process.id)
                 done.deleted.append(process)
-        at_once = {process.id for process in done.deleted} if now else set()
+        at_once = {process.id for process in done.deleted} if now or not self._grace_ns else set()
         # Looked for after the manifests: who is deleted meanwhile is found in one place or the other.
         async for info, process_id in self._deleted():
             if self._clock() >= self._until_s:

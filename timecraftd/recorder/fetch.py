@@ -95,9 +95,15 @@ class Remote:
         with self._lock:
             return self._loop, self._store
 
-    def _run(self, work: Callable[[RemoteStore], Coroutine[Any, Any, _T]]) -> _T:
+    def run(self, work: Callable[[RemoteStore], Coroutine[Any, Any, _T]]) -> _T:
+        """What a piece of work on the bucket returns or raises."""
         loop, store = self._connected()
         return loop.run(work(store))
+
+    def start(self, work: Callable[[RemoteStore], Coroutine[Any, Any, _T]]) -> Future[_T]:
+        """Begins a piece of work on the bucket, which ends if the future is cancelled."""
+        loop, store = self._connected()
+        return loop.start(work(store))
 
     def begin(self, key: str, offset: int, length: int) -> Future[bytes]:
         """Begins to fetch a part of an object."""
@@ -107,7 +113,7 @@ class Remote:
     def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes | None:
         """Bytes of an object, None if it isn't there. Raises RemoteError."""
         try:
-            return self._run(lambda store: store.get(key, offset=offset, length=length))
+            return self.run(lambda store: store.get(key, offset=offset, length=length))
         except NotFoundError:
             return None
 
@@ -160,7 +166,7 @@ class Remote:
                         break
             return found
 
-        return self._run(collect)
+        return self.run(collect)
 
     def manifests(self, before: str = "") -> Iterator[Manifest]:
         """All processes, or those with ids before one, newest first, as they come.

@@ -69,6 +69,18 @@ def policies_of(config: RetentionConfig) -> dict[str, RetentionPolicy]:
     return policies
 
 
+def stored_policies_of(config: RetentionConfig) -> list[RetentionPolicy]:
+    """The same for what is in the store."""
+    keep_crashed = config.crashed == "keep"
+    policies = []
+    if config.remote_age_s_max is not None:
+        policies.append(RetentionPolicy(_ns(config.remote_age_s_max), keep_crashed=keep_crashed))
+    if config.remote_bytes_max is not None:
+        bytes_max = config.remote_bytes_max
+        policies.append(RetentionPolicy(bytes_max=bytes_max, keep_crashed=keep_crashed, by_age_and_number=False))
+    return policies
+
+
 def due(
     processes: Sequence[ProcessRecord], policies: Mapping[str, RetentionPolicy], now_ns: int
 ) -> dict[ProcessRecord, str]:

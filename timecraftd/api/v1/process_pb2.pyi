@@ -447,14 +447,18 @@ class ResumeResponse(_message.Message):
     def __init__(self, process: _Optional[_Union[Process, _Mapping]] = ..., published: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RemoveRequest(_message.Message):
-    __slots__ = ("id", "force", "idempotency_key")
+    __slots__ = ("id", "force", "idempotency_key", "remote", "now")
     ID_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    REMOTE_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
     id: str
     force: bool
     idempotency_key: str
-    def __init__(self, id: _Optional[str] = ..., force: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    remote: bool
+    now: bool
+    def __init__(self, id: _Optional[str] = ..., force: _Optional[bool] = ..., idempotency_key: _Optional[str] = ..., remote: _Optional[bool] = ..., now: _Optional[bool] = ...) -> None: ...
 
 class RemoveResponse(_message.Message):
     __slots__ = ()

@@ -187,7 +187,7 @@ class ImportResponse(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class PruneRequest(_message.Message):
-    __slots__ = ("older_than", "keep", "crashed", "dry_run", "idempotency_key", "max_size_bytes", "states", "exit_codes", "exit_nonzero")
+    __slots__ = ("older_than", "keep", "crashed", "dry_run", "idempotency_key", "max_size_bytes", "states", "exit_codes", "exit_nonzero", "remote", "now")
     OLDER_THAN_FIELD_NUMBER: _ClassVar[int]
     KEEP_FIELD_NUMBER: _ClassVar[int]
     CRASHED_FIELD_NUMBER: _ClassVar[int]
@@ -197,6 +197,8 @@ class PruneRequest(_message.Message):
     STATES_FIELD_NUMBER: _ClassVar[int]
     EXIT_CODES_FIELD_NUMBER: _ClassVar[int]
     EXIT_NONZERO_FIELD_NUMBER: _ClassVar[int]
+    REMOTE_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
     older_than: _duration_pb2.Duration
     keep: int
     crashed: bool
@@ -206,7 +208,9 @@ class PruneRequest(_message.Message):
     states: _containers.RepeatedScalarFieldContainer[_process_pb2.ProcessState]
     exit_codes: _containers.RepeatedScalarFieldContainer[int]
     exit_nonzero: bool
-    def __init__(self, older_than: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keep: _Optional[int] = ..., crashed: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., idempotency_key: _Optional[str] = ..., max_size_bytes: _Optional[int] = ..., states: _Optional[_Iterable[_Union[_process_pb2.ProcessState, str]]] = ..., exit_codes: _Optional[_Iterable[int]] = ..., exit_nonzero: _Optional[bool] = ...) -> None: ...
+    remote: bool
+    now: bool
+    def __init__(self, older_than: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., keep: _Optional[int] = ..., crashed: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., idempotency_key: _Optional[str] = ..., max_size_bytes: _Optional[int] = ..., states: _Optional[_Iterable[_Union[_process_pb2.ProcessState, str]]] = ..., exit_codes: _Optional[_Iterable[int]] = ..., exit_nonzero: _Optional[bool] = ..., remote: _Optional[bool] = ..., now: _Optional[bool] = ...) -> None: ...
 
 class PruneResponse(_message.Message):
     __slots__ = ("removed",)

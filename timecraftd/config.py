@@ -77,6 +77,8 @@ class RemoteConfig:
     """`wait`: guests wait until there is room again; `continue`: the disk is the bound."""
     cache_bytes_max: int = 1024 * MIB
     """What was read from the store and is kept."""
+    keep_local_s: float | None = None
+    """How long logs that are wholly in the store stay on the disk of a node, since their ends; none: for ever."""
     delete_grace_s: float = 3600.0
     """How long what is deleted there stays for those who read it."""
 

@@ -141,6 +141,7 @@ class Monitor:
         if self._retention is not None:
             gauges["retention_kept_back"] = self._retention.kept_back
             totals["retention_processes"] = self._retention.removed_processes
+            totals["retention_evicted"] = self._retention.evicted_bytes
             totals["retention_bytes"] = self._retention.removed_bytes
         kinds = Counter(KINDS.get(name[:1], "other") for name in supervisor.workers.workers)
         workers = {kind: kinds[kind] for kind in KINDS.values()}

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 
 from timecraftd.config import Config
 from timecraftd.embedded import Runtime
-from timecraftd.errors import TimecraftError
+from timecraftd.errors import LogError, ProcessStateError, TimecraftError
+from timecraftd.eviction import evict, evictable
 from timecraftd.model import ProcessRecord
 from timecraftd.pruning import collect, on_disk, prune_in
 from timecraftd.recorder.retention import RetentionPolicy, due, policies_of, stored_policies_of
@@ -29,18 +30,21 @@ class Retention:
         self._config = config
         self._log = log
         self._policies = policies_of(config.retention)
+        self._keeps_local_s = config.remote.keep_local_s if config.remote.url else None
         self._stored_policies = stored_policies_of(config.retention) if config.remote.url else []
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._in_store: Future[list[dict[str, object]]] | None = None
         self.removed_processes = 0
         self.removed_bytes = 0
+        self.evicted_bytes = 0
+        """Of logs that are only in the store now."""
         self.kept_back = 0
         """Processes that would have gone at the last pass, but aren't wholly in the store."""
 
     def start(self) -> None:
         """Looks now, and then every so often, until it is closed. Nothing is done without a bound."""
-        if self._policies or self._stored_policies:
+        if self._policies or self._stored_policies or self._keeps_local_s is not None:
             self._running = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -55,6 +59,7 @@ class Retention:
         while not self._stop.is_set():
             try:
                 await self.apply()
+                await self._evict()
                 for policy in self._stored_policies:
                     await self._apply_stored(policy)
             except (TimecraftError, OSError) as error:
@@ -78,6 +83,22 @@ class Retention:
             removed += await self._remove(process, bound)
         if removed:
             await asyncio.to_thread(collect, self._runtime)
+
+    async def _evict(self) -> None:
+        """Removes logs that are in the store from the disk. Raises TimecraftError."""
+        if self._keeps_local_s is None:
+            return
+        before_ns = self._runtime.now_ns() - round(self._keeps_local_s * 1e9)
+        for process in (await asyncio.to_thread(evictable, self._runtime, before_ns))[:PASS_MAX]:
+            if self._stop.is_set():
+                return
+            try:
+                size = await asyncio.to_thread(evict, self._runtime, process)
+            except (ProcessStateError, LogError) as error:
+                self._log("retention: log stays here", level="warning", process=process.id, error=str(error))
+                continue
+            self.evicted_bytes += size
+            self._log("retention: log is in the store alone", process=process.id, bytes=size)
 
     async def _apply_stored(self, policy: RetentionPolicy) -> None:
         """One pass over the store. Raises TimecraftError."""

@@ -141,6 +141,7 @@ TOTALS = {
     "upload_failures": ("upload_failures", "Attempts to send something of a process that failed.", 1),
     "upload_conflicts": ("upload_conflicts", "Times that the store held something else of a process.", 1),
     "retention_processes": ("retention_removed_processes", "Processes that retention removed.", 1),
+    "retention_evicted": ("retention_evicted_bytes", "Of logs that went from the disk, and are in the store.", 1),
     "retention_bytes": ("retention_removed_bytes", "What their logs took on the disk.", 1),
     "restarts": ("process_restarts", "Processes restarted or resumed by policy.", 1),
     "workers_lost": ("workers_lost", "Workers that ended with guests in them, or were ended for not answering.", 1),

@@ -139,6 +139,32 @@ def test_processes_of_the_store_are_pruned_whoever_ran_them(run, s3, tmp_path: P
     assert "TC0004" in run("describe", "process", second, code=127).stderr, "its row is gone as well"
 
 
+def test_a_log_that_is_in_the_store_goes_from_the_disk(run, s3):
+    process, done = run.run(guest("hello"))
+    s3.stop()
+    assert "TC0030" in run("log", "evict", process, code=125).stderr
+    assert run.segments(process)
+    s3.start()
+    before = run("trace", "syscall", process).stdout
+    assert run("log", "evict", "--all").out.startswith("freed ")
+    assert not run.segments(process)
+    assert run("replay", process).stdout == done.stdout
+    assert run("trace", "syscall", process).stdout == before
+    assert run("log", "evict", process).out == "freed 0 B\n"
+    assert "sent 0 segments" in run("log", "push", process).out
+
+
+def test_what_is_not_in_the_store_stays_on_the_disk(run, s3):
+    process, _ = run.run(guest("hello"))
+    segment = s3.bucket / "logs" / "logs" / process / "000000.tcl"
+    segment.write_bytes(segment.read_bytes()[:-1])
+    assert "isn't wholly in s3://" in run("log", "evict", process, code=125).stderr
+    assert run.segments(process)
+    other = run("run", guest("hello"), TIMECRAFT_REMOTE_URL="").stderr
+    assert run("log", "evict", "--all", code=None).code == 125
+    assert len(list(run.home.glob("processes/*/log/*.tcl"))) == 2, other
+
+
 def test_what_still_runs_is_not_deleted_from_the_store(run, s3, tmp_path: Path):
     (tmp_path / "ticker.wat").write_bytes(TICKER)
     host = run.start("run", tmp_path / "ticker.wat")

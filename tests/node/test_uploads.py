@@ -212,6 +212,22 @@ def test_retention_removes_from_the_store(start, s3, guests):
     assert node.stop() == 0
 
 
+def test_a_node_keeps_no_logs_that_are_in_its_store(start, s3, guests):
+    node = start("seal_age_s = '200ms'\nkeep_local_s = '0s'\n", rest="[retention]\nevery_s = '100ms'\n")
+    module = node.upload(guests / "hello.wat")
+    for expected in (1, 2):
+        process = node.wait(node.run(module).id)
+        wait_until(lambda expected=expected: len(node.told("retention: log is in the store alone")) == expected)
+        assert not list(node.home.glob("processes/*/log/*.tcl"))
+        assert b"hello, world\n" in node.logs(process.id)
+        assert metric(node, "retention_evicted_bytes_total") > 0
+        assert node.stop() == 0
+        node.start()
+    wait_until(lambda: metric(node, "upload_waiting_processes") == 0)
+    assert metric(node, "uploaded_segments_total") == metric(node, "upload_conflicts_total") == 0
+    assert len(list((s3.bucket / "logs" / "manifests").iterdir())) == 2
+
+
 def test_a_client_prunes_the_store_of_a_node(start, guests):
     node = start("seal_age_s = '200ms'\ndelete_grace_s = '0s'\n")
     module = node.upload(guests / "hello.wat")

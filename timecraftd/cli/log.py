@@ -19,19 +19,20 @@ from timecraftd.views import check_log
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `log`."""
-    parser.add_argument("action", metavar="ACTION", choices=("push", "verify"), help="push or verify")
+    parser.add_argument("action", metavar="ACTION", choices=tuple(ACTIONS), help="push, verify or evict")
     parser.add_argument("id", metavar="ID", nargs="*", help="processes: ids, unique prefixes or names")
     parser.add_argument("-a", "--all", action="store_true", help="all processes")
     add_format(parser)
     parser.description = (
         "push: sends what isn't there yet to the store that remote.url names; a node does so itself. "
-        "verify: reads all of the logs, checks every checksum and decodes every record; 1 if anything is damaged."
+        "verify: reads all of the logs, checks every checksum and decodes every record; 1 if anything is damaged. "
+        "evict: removes logs from the disk that are wholly in the store; they are read from there."
     )
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    """Sends, and tells how much is there; or checks, and tells what is damaged."""
-    return push(args, context) if args.action == "push" else verify(args, context)
+    """Does what is asked for."""
+    return ACTIONS[args.action](args, context)
 
 
 def selected(args: argparse.Namespace, runtime: Runtime) -> list[ProcessRecord]:
@@ -97,3 +98,22 @@ def push(args: argparse.Namespace, context: Context) -> int:
         uploads.close()
     print(f"sent {totals.segments} segments, {totals.bytes} bytes; the rest was there")
     return 0
+
+
+def evict(args: argparse.Namespace, context: Context) -> int:
+    """Removes logs from the disk, and tells what that frees. With --all, those that can go."""
+    from timecraftd.eviction import evict as remove
+    from timecraftd.eviction import evictable
+
+    if context.target.node:
+        raise UsageError("log evict: works on a state directory", "set remote.keep_local_s on the node")
+    runtime = context.runtime
+    found = selected(args, runtime)
+    if args.all:
+        found = evictable(runtime, runtime.now_ns())
+    freed = sum(remove(runtime, process) for process in found)
+    print(f"freed {format_size(freed)}")
+    return 0
+
+
+ACTIONS = {"push": push, "verify": verify, "evict": evict}

@@ -58,7 +58,7 @@ from timecraftd.model import (
 from timecraftd.recorder.logs import Logs, log_bytes
 from timecraftd.recorder.ring import remove_ring, shared_ring_path
 from timecraftd.registry.files import read_module
-from timecraftd.registry.home import Home, ProcessLock, boot_id, write_atomically
+from timecraftd.registry.home import Home, ProcessLock, boot_id, leave_kill_request
 from timecraftd.registry.objects import digest_of
 from timecraftd.registry.private import make_private, private_path, remove_private
 from timecraftd.registry.registry import Registry
@@ -558,7 +558,7 @@ class Runtime:
 
     def kill(self, process: ProcessRecord, number: int) -> bool:
         """Ends a running guest as by a signal; False if its host is gone already. The end is recorded."""
-        write_atomically(self.kill_file(process), b"%d\n" % number)
+        leave_kill_request(self.kill_file(process), number)
         return self._signal_host(process, signal.SIGUSR2)
 
     def kill_host(self, process: ProcessRecord) -> bool:
@@ -758,16 +758,6 @@ def decode_object(kind: ObjectKind, digest: Digest, registry: Registry) -> dict[
     if not isinstance(value, dict):
         raise StateError(f"{kind} {digest[:12]}: isn't a JSON object")
     return value
-
-
-def read_kill_request(path: str) -> int:
-    """The signal that was left for a host; 0 if there is none."""
-    try:
-        with open(path, "rb") as file:
-            text = file.read(16).strip()
-    except OSError:
-        return 0
-    return int(text) if text.isdigit() and 0 < int(text) <= 64 else 0
 
 
 @contextmanager

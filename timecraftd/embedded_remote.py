@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from timecraftd.errors import LogError, NotFoundError
+from timecraftd.errors import ConfigError, LogError, NotFoundError
 from timecraftd.model import PREFIX_MIN, LogSource, ProcessId, ProcessRecord, ProcessState, is_process_id
 from timecraftd.recorder.fetch import NEXT_STEP, Remote, RemoteLog
 from timecraftd.recorder.manifest import Manifest, public_record, segment_name
@@ -26,6 +26,13 @@ def open_remote(config: Config) -> Remote | None:
     if not config.remote.url:
         return None
     return Remote(config.remote, os.path.join(config.home, "remote-cache"))
+
+
+def required(remote: Remote | None) -> Remote:
+    """The bucket that is configured. Raises ConfigError if none is."""
+    if remote is None:
+        raise ConfigError("remote.url names no store", "docs/remote.md tells how")
+    return remote
 
 
 def find(remote: Remote, registry: Registry, reference: str, unknown: NotFoundError) -> ProcessRecord:

@@ -6,7 +6,8 @@ import os
 from contextlib import suppress
 
 from timecraftd.embedded import Runtime
-from timecraftd.errors import ConfigError, LogError, ProcessStateError, StateBusyError
+from timecraftd.embedded_remote import required
+from timecraftd.errors import LogError, ProcessStateError, StateBusyError
 from timecraftd.model import ProcessRecord, ProcessState
 from timecraftd.recorder.manifest import segment_key, segment_name
 from timecraftd.recorder.remote import RemoteStore
@@ -35,9 +36,7 @@ def evict(runtime: Runtime, process: ProcessRecord) -> int:
     Who reads them can go on. Raises ConfigError, ProcessStateError if it runs, could be resumed or is in use, LogError
     if not all of it is in the store, RemoteError, StateError.
     """
-    remote = runtime.remote
-    if remote is None:
-        raise ConfigError("remote.url names no store", "docs/remote.md tells how")
+    remote = required(runtime.remote)
     if not _may_go(process):
         raise ProcessStateError(f"process {process.id}: it runs, or could be resumed", "its log stays here till then")
     log_dir = runtime.registry.home.log_dir(process.id)

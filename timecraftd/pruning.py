@@ -8,11 +8,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from timecraftd.embedded import Runtime
-from timecraftd.embedded_remote import stored_id
-from timecraftd.errors import ConfigError, NotFoundError, ProcessStateError, RemoteError
+from timecraftd.embedded_remote import required, stored_id
+from timecraftd.errors import NotFoundError, ProcessStateError, RemoteError
 from timecraftd.model import ProcessId, ProcessRecord
 from timecraftd.recorder.deletion import Sweeper
-from timecraftd.recorder.fetch import Remote
 from timecraftd.recorder.logs import log_bytes
 from timecraftd.recorder.remote import RemoteStore
 from timecraftd.recorder.retention import RetentionPolicy, expired
@@ -43,7 +42,7 @@ def prune_stored(
     A `process` isn't found any more, and what it takes goes after the grace period, at once if that is wanted `now`;
     a `log` is gone, and so is an object, or a `blob`, a file of trees. Raises ConfigError, RemoteError, LogError.
     """
-    return _store_of(runtime).run(lambda store: prune_in(store, runtime, policy, dry_run=dry_run, now=now))
+    return required(runtime.remote).run(lambda store: prune_in(store, runtime, policy, dry_run=dry_run, now=now))
 
 
 async def prune_in(
@@ -71,7 +70,7 @@ def remove_stored(runtime: Runtime, reference: str, *, force: bool, now: bool) -
     Its log on the disk stays, and where there is none, what the catalogue knows of it goes. With `force` it needn't be
     wholly there. Raises ConfigError, NotFoundError, AmbiguousIdError, ProcessStateError, RemoteError, LogDamagedError.
     """
-    remote = _store_of(runtime)
+    remote = required(runtime.remote)
     unknown = NotFoundError(
         f"process {reference!r}: isn't in {remote.url}", "`timecraft ps --remote` lists what is there, with their ids"
     )
@@ -87,12 +86,6 @@ def remove_stored(runtime: Runtime, reference: str, *, force: bool, now: bool) -
     if not os.path.isdir(runtime.registry.home.process_dir(process_id)):
         with suppress(NotFoundError):
             runtime.remove(runtime.registry.catalogue.get(process_id))
-
-
-def _store_of(runtime: Runtime) -> Remote:
-    if runtime.remote is None:
-        raise ConfigError("remote.url names no store", "docs/remote.md tells how")
-    return runtime.remote
 
 
 def _sweeper(runtime: Runtime, store: RemoteStore) -> Sweeper:

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -20,6 +21,7 @@ from timecraftd.errors import (
     NotFoundError,
     ObjectDamagedError,
     ProcessStateError,
+    RemoteError,
     TimecraftError,
 )
 from timecraftd.masking import TraceMask, mask_config
@@ -136,20 +138,6 @@ def log_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
         "end": end,
         "incomplete_from": info.incomplete_from,
     }
-
-
-def check_log(
-    runtime: Runtime, process: ProcessRecord, progress: Callable[[int, int], object] | None = None
-) -> dict[str, Any]:
-    """What a log was found to be when all of it was read, as data."""
-    data: dict[str, Any] = {"id": process.id, "records": 0, "segments": 0, "bytes": 0, "damage": []}
-    try:
-        check = runtime.logs.verify(runtime.log_source(process), progress)
-    except (LogError, NotFoundError) as error:
-        return data | {"incomplete_from": None, "error": str(error)}
-    damage = [{"first_seq": first, "next_seq": behind, "reason": reason} for first, behind, reason in check.gaps]
-    data |= {"records": check.records, "segments": check.segments, "bytes": check.bytes, "damage": damage}
-    return data | {"incomplete_from": check.incomplete_from, "error": None}
 
 
 # ---- objects
@@ -276,16 +264,21 @@ def _process(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
 
 
 def _store_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object] | None:
-    """What of a process's log was sent to the store, as was last written down; None if nothing was."""
+    """What of a process's log was sent to the store, as was last written down, or as the store says of one that is
+    only there; None if nothing was.
+    """
     directory = runtime.registry.home.process_dir(process.id)
-    if not os.path.exists(os.path.join(directory, "upload.json")):
-        return None
-    from timecraftd.recorder.uploader import read_state
+    manifest = None
+    if os.path.exists(os.path.join(directory, "upload.json")):
+        from timecraftd.recorder.uploader import read_state
 
-    state = read_state(directory, process.id)
-    if state is None or state.manifest is None or state.is_deleted:
+        state = read_state(directory, process.id)
+        manifest = None if state is None or state.is_deleted else state.manifest
+    elif runtime.remote is not None and not os.path.isdir(directory):
+        with suppress(RemoteError, LogError):  # it is told beside the log
+            manifest = runtime.remote.manifest(process.id)
+    if manifest is None:
         return None
-    manifest = state.manifest
     return {"complete": manifest.complete, "segments": manifest.next_number, "next_seq": manifest.next_seq}
 
 
@@ -512,15 +505,18 @@ def replay_end(runtime: Runtime, process: ProcessRecord, outcome: Outcome) -> Re
 # ---- exports
 
 
-def exporter(runtime: Runtime, kind: str, reference: str, *, compress: bool) -> Callable[[IO[bytes]], None]:
+def exporter(
+    runtime: Runtime, kind: str, reference: str, *, compress: bool, gap: Callable[[str], object] | None = None
+) -> Callable[[IO[bytes]], None]:
     """A function that writes a process as an archive, an object's bytes, or a log as JSON lines, into a file.
 
-    What can be known before is checked before. Raises NotFoundError, AmbiguousIdError, ProcessStateError, LogError.
+    With `gap`, what is damaged of a log is left out, and it is told of that. What can be known before is checked
+    before. Raises NotFoundError, AmbiguousIdError, ProcessStateError, LogError.
     """
     if kind == "process":
         return _process_exporter(runtime, runtime.process(reference), compress=compress)
     if kind == "log":
-        return _log_exporter(runtime, runtime.process(reference))
+        return _log_exporter(runtime, runtime.process(reference), gap)
     object_kind = ObjectKind(kind)
     data = runtime.registry.objects.get(object_kind, runtime.registry.resolve_object(object_kind, reference))
     return lambda file: _write(file, data)
@@ -552,13 +548,19 @@ def _process_exporter(runtime: Runtime, process: ProcessRecord, *, compress: boo
     return export
 
 
-def _log_exporter(runtime: Runtime, process: ProcessRecord) -> Callable[[IO[bytes]], None]:
-    runtime.log_info(process)
+def _log_exporter(
+    runtime: Runtime, process: ProcessRecord, gap: Callable[[str], object] | None
+) -> Callable[[IO[bytes]], None]:
+    log = runtime.log_source(process)
+    if gap is None:
+        runtime.log_info(process)
     query = TraceQuery(json=True, string_bytes_max=STRING_BYTES_EXPORTED, timestamps="absolute")
 
+    mask = TraceMask(secrets_of(runtime, process))
+
     def export(file: IO[bytes]) -> None:
-        for lines in runtime.logs.trace(runtime.log_source(process), query, trees=runtime.trees_of(process)):
-            file.write(_joined(lines))
+        for lines in runtime.logs.trace(log, query, trees=runtime.trees_of(process), gap=gap):
+            file.write(_joined([mask.line(line) for line in lines]))
 
     return export
 

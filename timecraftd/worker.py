@@ -30,11 +30,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from timecraftd.config import load_config
-from timecraftd.embedded import Runtime, read_kill_request
+from timecraftd.embedded import Runtime
 from timecraftd.engine.cpu import GuestClock
 from timecraftd.engine.runtime import Engine
 from timecraftd.errors import EngineError, ProcessStateError, TimecraftError, UnsupportedError
 from timecraftd.model import ObjectKind
+from timecraftd.registry.home import read_kill_request
 from timecraftd.running import NETWORK_STATE_S, Running, Streams
 from timecraftd.supervisor.channel import Directory, Peer, once
 from timecraftd.views import replay_end

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from timecraftd.cli import run_verb
+from timecraftd.cli.context import Context
 from timecraftd.cli.run import parse_mount, read_env
-from timecraftd.config import RestartConfig
+from timecraftd.config import Config, RestartConfig
+from timecraftd.embedded import Runtime
 from timecraftd.engine.spec import MountSpec
-from timecraftd.errors import UsageError
+from timecraftd.errors import NotFoundError, UsageError
 from timecraftd.supervisor.restarts import RestartPolicy, parse_restart
 from timecraftd.units import (
     format_ago,
@@ -124,3 +127,10 @@ def test_restart_waits_longer_each_time():
     assert policy.delay_s(0, failed=False, ran_s=0, config=config) is None
     assert parse_restart("always", "--restart").delay_s(9, failed=False, ran_s=99, config=config) == 0.1
     assert parse_restart("no", "--restart") == RestartPolicy()
+
+
+@pytest.mark.parametrize("flags", [["a", "b", "-o", "json"], ["-o", "json", "a", "b"], ["a", "-o", "json", "b"]])
+def test_flags_go_anywhere(flags, tmp_path):
+    """As with git and kubectl; argparse itself doesn't take back a list that it thinks is over."""
+    with pytest.raises(NotFoundError, match="'a'"):
+        run_verb("timecraft", "get", "", ["process", *flags], Context(Runtime(Config(home=str(tmp_path)))))

@@ -119,6 +119,7 @@ def test_another_machine_reads_what_is_in_the_bucket(there: Cli, here: Cli, tmp_
     described, known = (json.loads(cli("describe", "process", process, "-o", "json").out) for cli in (here, there))
     assert described["replayable"]
     assert described["imported"]
+    assert described["store"] == {"complete": True, "segments": 1, "next_seq": known["log"]["last_seq"] + 1}
     assert described["log"] | {"bytes_raw": None} == known["log"] | {"bytes_raw": None}
     here("export", "process", process, "-o", tmp_path / "exported.tar")
     there("rm", process)

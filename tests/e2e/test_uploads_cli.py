@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cli import TIMEOUT_S, guest, wait_for
+from tests.faults.test_damage import damage_second_block
 from tests.node.test_supervision import TICKER
 from tests.s3 import BUCKET, BUILD_S, ENVIRONMENT, serving
 from timecraftd.recorder.manifest import decode_manifest
@@ -163,6 +164,26 @@ def test_what_is_not_in_the_store_stays_on_the_disk(run, s3):
     other = run("run", guest("hello"), TIMECRAFT_REMOTE_URL="").stderr
     assert run("log", "evict", "--all", code=None).code == 125
     assert len(list(run.home.glob("processes/*/log/*.tcl"))) == 2, other
+
+
+def test_what_is_in_the_store_is_verified(run, s3):
+    process, _ = run.run("--timeout", "300ms", guest("spin_output"), code=137)
+    other, _ = run.run(guest("hello"))
+    sound = run("log", "verify", "--remote", process[:13], other).out
+    assert sound.count("  ok  ") == 2
+    assert sound.replace("verify --remote", "verify") == run("log", "verify", process, other).out
+    logs, objects = s3.bucket / "logs" / "logs", s3.bucket / "logs" / "objects"
+    (logs / other / "000000.tcl").unlink()
+    first, behind = damage_second_block(logs / process / "000000.tcl")
+    runtime = next(path for path in (objects / "runtime").rglob("*") if path.is_file())
+    runtime.write_bytes(runtime.read_bytes().replace(b"a", b"b"))
+    checks = json.loads(run("log", "verify", "--remote", "--all", "-o", "json", code=1).out)
+    assert [check["id"] for check in checks] == [process, other]
+    damaged, lost = checks
+    assert [(gap["first_seq"], gap["next_seq"]) for gap in damaged["damage"]] == [(first, behind)]
+    assert [(item["kind"], item["id"]) for item in damaged["objects"]] == [("runtime", runtime.name)]
+    assert other in lost["error"], "no segment is left"
+    assert run("log", "verify", "--all").out.count("  ok  ") == 2, "what is here is as it was"
 
 
 def test_what_still_runs_is_not_deleted_from_the_store(run, s3, tmp_path: Path):

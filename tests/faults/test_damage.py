@@ -50,6 +50,10 @@ def test_damage_is_told_and_stopped_at_or_skipped(cli: Cli):
     numbers = [json.loads(line)["seq"] for line in skipped.out.splitlines()]
     assert [json.loads(line)["seq"] for line in stopped.out.splitlines()] == list(range(first))
     assert numbers == [*range(first), *range(behind, numbers[-1] + 1)]
+    exported = cli("export", "log", process, "--skip-damaged")
+    assert f"records {first} to {behind - 1} left out" in exported.stderr
+    assert [json.loads(line)["seq"] for line in exported.out.splitlines()] == numbers
+    cli("export", "log", process, code=125)
     assert "the log is damaged" in cli.replay(process, code=125).stderr
 
 

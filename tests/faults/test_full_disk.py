@@ -98,11 +98,15 @@ def test_a_guest_waits_for_room_and_goes_on(disk: Disk, cli: Cli, tmp_path: Path
     check_log(cli, process, output)
 
 
-def test_a_guest_that_waits_for_room_can_be_ended(disk: Disk, cli: Cli, tmp_path: Path):
+@pytest.mark.parametrize("by", ["signal", "kill"])
+def test_a_guest_that_waits_for_room_can_be_ended(disk: Disk, cli: Cli, tmp_path: Path, by: str):
     """What its log had no room for is in the ring, and comes into the log once there is."""
     output = tmp_path / "output"
     host, process = begin(cli, output)
-    host.terminate()
+    if by == "signal":
+        host.terminate()
+    else:
+        cli("kill", process)
     assert host.wait(60) == 125
     disk.resize(1 << 30)
     # Without room for its row either, it is found to have crashed when it is next seen.

@@ -509,10 +509,11 @@ def test_values_named_secret_are_shown_nowhere(roles, guests):
         *roles.views.Replay(view_pb2.ReplayRequest(id=process.id, trace=True)),
         roles.views.Describe(view_pb2.DescribeRequest(kind=view_pb2.OBJECT_KIND_PROCESS, id=process.id)),
         roles.views.Describe(view_pb2.DescribeRequest(kind=view_pb2.OBJECT_KIND_CONFIG, id=process.config)),
+        *roles.views.Export(view_pb2.ExportRequest(kind=view_pb2.OBJECT_KIND_LOG, id=process.id)),
         roles.views.ListObjects(view_pb2.ListObjectsRequest(kind=view_pb2.OBJECT_KIND_CONFIG)),
     ]
     text = "".join(map(str, told))
     assert SECRET not in text
-    assert text.count("TOKEN=***") == 7, "each of them shows that there is one"
+    assert text.count("TOKEN=***") == 8, "each of them shows that there is one"
     assert "OPEN=to all" in text
     assert SECRET not in roles.log.read_text()

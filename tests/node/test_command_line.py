@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.faults.test_damage import damage_second_block
 from tests.node.conftest import GUESTS, Node, wait_until
 from timecraftd.api.client import NodeClient, parse_endpoint
 from timecraftd.api.v1 import module_pb2
@@ -404,6 +405,22 @@ def test_between_here_and_a_node(at_node: Command, tmp_path: Path) -> None:
     (tmp_path / "bad.tar").write_bytes(b"nonsense")
     bad = at_node("import", tmp_path / "bad.tar")
     assert (bad.returncode, f"{tmp_path}/bad.tar: " in bad.stderr) == (125, True), bad.stderr
+
+
+def test_a_damaged_log_is_shown_with_what_is_left(node: Node, at_node: Command, tmp_path: Path) -> None:
+    """As without a node."""
+    at_node(
+        "run", "-q", "--timeout", "300ms", "--record-batch-size", "4096", "--name", "hurt", GUESTS / "spin_output.wat"
+    )
+    process = json.loads(at_node("ps", "-a", "--filter", "name=hurt", "-o", "json").stdout)[0]["id"]
+    first, behind = damage_second_block(node.home / "processes" / process / "log" / "000000.tcl")
+    left_out = f"records {first} to {behind - 1} left out"
+    for command in (["trace", "syscall", "hurt", "-o", "json"], ["export", "log", "hurt"]):
+        assert at_node(*command).returncode == 125
+        skipped = at_node(*command, "--skip-damaged")
+        assert (skipped.returncode, left_out in skipped.stderr) == (0, True), skipped.stderr
+        numbers = [json.loads(line)["seq"] for line in skipped.stdout.splitlines()]
+        assert numbers == [*range(first), *range(behind, numbers[-1] + 1)]
 
 
 def test_logs_tail_and_follow(at_node: Command) -> None:

@@ -113,7 +113,7 @@ def test_parts_are_what_is_stored(stored):
         length = random.choice([1, 100, CHUNK_BYTES, RUN_BYTES, 3 * RUN_BYTES])
         assert log.fetch(number, offset, length) == data[number][offset : offset + length]
         if turn == 30:
-            for path in values(Path(log._remote.cache._directory)):
+            for path in values(Path(log._remote.cache.directory)):
                 path.write_bytes(path.read_bytes()[:-1] + b"?")
     store.requests.clear()
     for number in range(2):
@@ -157,4 +157,4 @@ def test_a_failure_names_the_segment_and_passes(stored):
     store.objects[segment_key(ID, 1)] = (data[1][:1000], "tag")
     with pytest.raises(RemoteError, match="shorter"):
         log.fetch(1, 0, 2000)
-    assert os.path.isdir(log._remote.cache._directory)
+    assert os.path.isdir(log._remote.cache.directory)

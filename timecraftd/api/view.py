@@ -147,15 +147,19 @@ class ViewService(view_pb2_grpc.ViewServiceServicer):
     async def Export(self, request: pb.ExportRequest, _context: Any) -> AsyncIterator[pb.ExportResponse]:  # noqa: N802
         """A process as an archive, an object's bytes, or a log as JSON lines."""
         kind = _kind(request.kind)
+        notes: list[str] = []
 
         def work(handover: Handover[bytes]) -> None:
-            write = exporter(self._runtime, kind, request.id, compress=request.compress)
+            gap = notes.append if request.skip_damaged else None
+            write = exporter(self._runtime, kind, request.id, compress=request.compress, gap=gap)
             with io.BufferedWriter(_Pieces(handover), PIECE_BYTES_MAX) as file:
                 write(file)
 
         async for pieces in put_by_thread(work, len):
             for data in pieces:
                 yield pb.ExportResponse(data=data)
+        if notes:
+            yield pb.ExportResponse(notes=notes)
 
     async def Import(  # noqa: N802
         self, requests: AsyncIterator[pb.ImportRequest], _context: Any
@@ -251,6 +255,7 @@ def _trace_options(request: pb.TraceRequest) -> TraceOptions:
         host=request.host or None,
         port=request.port or None,
         side=request.side or None,  # type: ignore[arg-type]
+        skip_damaged=request.skip_damaged,
     )
 
 

@@ -134,8 +134,10 @@ def run_verb(program: str, verb: str, description: str, arguments: list[str], co
     parser = Parser(prog=f"{program} {verb}", description=description)
     module.add_arguments(parser)
     add_target(parser, verb)
+    # What comes behind the module is the guest's; all other verbs take flags anywhere.
+    parse = parser.parse_args if verb == "run" else parser.parse_intermixed_args
     try:
-        parsed = parser.parse_args(arguments)
+        parsed = parse(arguments)
     except SystemExit:  # --help was printed
         return 0
     context.node_flag = getattr(parsed, "node", None) or context.node_flag

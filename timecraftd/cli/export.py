@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from timecraftd.cli.context import Context, is_terminal
+from timecraftd.cli.context import Context, is_terminal, tell
 from timecraftd.cli.get import KINDS
 from timecraftd.errors import NotFoundError, UnsupportedError, UsageError
 
@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=FORMATS, default="jsonl", help="of a log (default: jsonl; others come later)"
     )
+    parser.add_argument(
+        "--skip-damaged", action="store_true", help="of a log: leave out what can't be read, and say so"
+    )
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     parser.description = (
         "A process becomes one tar file (compressed if FILE ends with gz) with its log and all that a replay needs. "
@@ -36,7 +39,10 @@ def run(args: argparse.Namespace, context: Context) -> int:
     """Writes the file."""
     if args.kind == "log" and args.format != "jsonl":
         raise UnsupportedError(f"export log: {args.format} comes in a later version", "use --format jsonl")
-    export = context.target.exporter(args.kind, args.id, compress=args.output.endswith("gz"))
+    if args.skip_damaged and args.kind != "log":
+        raise UsageError(f"export {args.kind}: --skip-damaged is for logs", "leave it out")
+    gap = (lambda note: tell(f"timecraft: {args.id}: {note}")) if args.skip_damaged else None
+    export = context.target.exporter(args.kind, args.id, compress=args.output.endswith("gz"), gap=gap)
     with target_file(args.output, binary=args.kind in BINARY, force=args.force) as file:
         export(file)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,11 +11,12 @@ from timecraftd.cli.context import Context, is_terminal
 from timecraftd.cli.parser import add_format
 from timecraftd.cli.terminal import ProgressLine, print_data
 from timecraftd.embedded import Runtime
+from timecraftd.embedded_remote import required
 from timecraftd.errors import UsageError
-from timecraftd.model import ProcessRecord
+from timecraftd.model import ProcessId, ProcessRecord
 from timecraftd.recorder.logs import shown_gap
 from timecraftd.units import format_size
-from timecraftd.views import check_log
+from timecraftd.verification import Progress, check_log, check_stored
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,25 +24,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", metavar="ACTION", choices=tuple(ACTIONS), help="push, verify or evict")
     parser.add_argument("id", metavar="ID", nargs="*", help="processes: ids, unique prefixes or names")
     parser.add_argument("-a", "--all", action="store_true", help="all processes")
+    parser.add_argument("--remote", action="store_true", help="verify: in the store (remote.url), not here")
     add_format(parser)
     parser.description = (
         "push: sends what isn't there yet to the store that remote.url names; a node does so itself. "
         "verify: reads all of the logs, checks every checksum and decodes every record; 1 if anything is damaged. "
+        "With --remote also sizes, and the digests of modules and of all that a replay needs. "
         "evict: removes logs from the disk that are wholly in the store; they are read from there."
     )
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """Does what is asked for."""
+    if args.remote and args.action != "verify":
+        raise UsageError(f"log {args.action}: --remote is for verify", "leave it out")
     return ACTIONS[args.action](args, context)
 
 
 def selected(args: argparse.Namespace, runtime: Runtime) -> list[ProcessRecord]:
     """Those of the processes that were asked for that have logs. Raises UsageError, NotFoundError, AmbiguousIdError."""
-    if bool(args.id) == args.all:
-        raise UsageError(f"log {args.action}: name processes, or give --all", "`timecraft ps -a` lists them")
+    _require_selection(args)
     found = runtime.processes() if args.all else [runtime.process(reference) for reference in args.id]
     return [process for process in found if process.recorded]
+
+
+def _require_selection(args: argparse.Namespace) -> None:
+    if bool(args.id) == args.all:
+        raise UsageError(f"log {args.action}: name processes, or give --all", "`timecraft ps -a` lists them")
 
 
 def verify(args: argparse.Namespace, context: Context) -> int:
@@ -48,15 +58,22 @@ def verify(args: argparse.Namespace, context: Context) -> int:
     if context.target.node:
         raise UsageError("log verify: works on a state directory", "run it on the node, without --node")
     runtime = context.runtime
+    work: list[tuple[ProcessId, Callable[[Progress], dict[str, Any]]]]
+    if args.remote:
+        _require_selection(args)
+        ids = required(runtime.remote).ids() if args.all else [runtime.process(reference).id for reference in args.id]
+        work = [(process_id, partial(check_stored, runtime, process_id)) for process_id in ids]
+    else:
+        work = [(process.id, partial(check_log, runtime, process)) for process in selected(args, runtime)]
     checks = []
-    for process in selected(args, runtime):
+    for process_id, check in work:
         with ProgressLine(is_wanted=is_terminal(2)) as line:
-            checks.append(check_log(runtime, process, partial(tell_progress, line, process.id)))
+            checks.append(check(partial(tell_progress, line, process_id)))
         if args.output == "text":
             tell_check(checks[-1])
     if args.output != "text":
         print_data(checks, args.output)
-    return 1 if any(check["damage"] or check["error"] for check in checks) else 0
+    return 1 if any(check["damage"] or check["error"] or check.get("objects") for check in checks) else 0
 
 
 def tell_progress(line: ProgressLine, name: str, done: int, total: int) -> None:
@@ -69,11 +86,13 @@ def tell_check(check: dict[str, Any]) -> None:
     if check["error"]:
         print(f"{check['id']}  can't be read: {check['error']}")
         return
-    state = "damaged" if check["damage"] else "ok"
+    state = "damaged" if check["damage"] or check.get("objects") else "ok"
     size = format_size(check["bytes"])
     print(f"{check['id']}  {state}  {check['records']} records, {check['segments']} segments, {size}")
     for gap in check["damage"]:
         print(f"    {shown_gap(gap['first_seq'], gap['next_seq'])}: {gap['reason']}")
+    for item in check.get("objects", ()):
+        print(f"    {item['kind']} {item['id']}: {item['reason']}")
     if check["damage"]:
         print(f"    a replay stops there; timecraft trace syscall --skip-damaged {check['id']} shows the others")
     if check["incomplete_from"] is not None:

@@ -249,6 +249,7 @@ class NodeTarget:
             host=options.host or "",
             port=options.port or 0,
             side=options.side or "",
+            skip_damaged=options.skip_damaged,
         )
         if options.start_ns is not None and options.start_is_unix:
             request.start_at.CopyFrom(convert.timestamp(options.start_ns))
@@ -260,15 +261,22 @@ class NodeTarget:
 
     # ---- in and out
 
-    def exporter(self, kind: str, reference: str, *, compress: bool) -> Callable[[IO[bytes]], None]:
+    def exporter(
+        self, kind: str, reference: str, *, compress: bool, gap: Callable[[str], object] | None = None
+    ) -> Callable[[IO[bytes]], None]:
         """See Target."""
-        request = view_pb2.ExportRequest(kind=_kind(kind), id=reference, compress=compress)
+        request = view_pb2.ExportRequest(
+            kind=_kind(kind), id=reference, compress=compress, skip_damaged=gap is not None
+        )
         stream = self.client.stream(self.client.views.Export, request)
         first = list(itertools.islice(stream, 1))  # raises what can be known before
 
         def export(file: IO[bytes]) -> None:
             for response in itertools.chain(first, stream):
                 file.write(response.data)
+                if gap is not None:
+                    for note in response.notes:
+                        gap(note)
 
         return export
 

@@ -117,7 +117,7 @@ class Interrupts:
 
     def _requested(self) -> int:
         """The signal that `timecraft kill` left for this host; 0 if there is none."""
-        from timecraftd.embedded import read_kill_request
+        from timecraftd.registry.home import read_kill_request
 
         return read_kill_request(self._kill_file)
 

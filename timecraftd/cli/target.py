@@ -146,8 +146,13 @@ class Target(Protocol):
     def trace(self, process: ProcessRecord, options: TraceOptions, *, follow: bool) -> TraceText:
         """What went through the gate."""
 
-    def exporter(self, kind: str, reference: str, *, compress: bool) -> Callable[[IO[bytes]], None]:
-        """A function that writes a thing into a file; what can be known before is checked before."""
+    def exporter(
+        self, kind: str, reference: str, *, compress: bool, gap: Callable[[str], object] | None = None
+    ) -> Callable[[IO[bytes]], None]:
+        """A function that writes a thing into a file; what can be known before is checked before.
+
+        With `gap`, what is damaged of a log is left out, and it is told of that.
+        """
 
     def import_process(self, source: IO[bytes], name: str) -> ProcessId:
         """Takes in an exported process. Raises ArchiveError."""
@@ -317,11 +322,13 @@ class EmbeddedTarget:
 
         return Trace(self._runtime, process, options, follower(self._runtime, process) if follow else None)
 
-    def exporter(self, kind: str, reference: str, *, compress: bool) -> Callable[[IO[bytes]], None]:
+    def exporter(
+        self, kind: str, reference: str, *, compress: bool, gap: Callable[[str], object] | None = None
+    ) -> Callable[[IO[bytes]], None]:
         """See Target."""
         from timecraftd.views import exporter
 
-        return exporter(self._runtime, kind, reference, compress=compress)
+        return exporter(self._runtime, kind, reference, compress=compress, gap=gap)
 
     def import_process(self, source: IO[bytes], name: str) -> ProcessId:
         """See Target."""

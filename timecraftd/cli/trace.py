@@ -64,8 +64,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
         side=args.side,
         skip_damaged=args.skip_damaged,
     )
-    if args.skip_damaged and context.target.node:
-        raise UsageError("trace: --skip-damaged works on a state directory", "run it on the node, without --node")
     process = context.target.process(args.id)
     trace = context.target.trace(process, options, follow=args.follow)
     # The traces of traffic are made for terminals.

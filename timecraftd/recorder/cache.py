@@ -22,11 +22,11 @@ class DiskCache:
     """Values by key, each in a file with its checksum. What was used longest ago goes first. Thread-safe.
 
     Each process that writes may be above the bound by a sixteenth of it until it looks again. Without room, or the
-    right to write, nothing is kept: a cache is no reason to fail.
+    right to write, nothing is kept: a cache is no reason to fail. With a bound of 0 it has nothing.
     """
 
     def __init__(self, directory: str, bytes_max: int, *, now_s: Callable[[], float] = time.time) -> None:
-        self._directory = directory
+        self.directory = directory
         self._bytes_max = bytes_max
         self._now_s = now_s
         self._lock = threading.Lock()
@@ -35,10 +35,12 @@ class DiskCache:
 
     def holds(self, key: str) -> bool:
         """Whether a value is there, damaged or not."""
-        return os.path.exists(self._path(key))
+        return bool(self._bytes_max) and os.path.exists(self._path(key))
 
     def get(self, key: str) -> bytes | None:
         """A value, if it is there undamaged."""
+        if not self._bytes_max:
+            return None
         path = self._path(key)
         try:
             with open(path, "rb") as file:
@@ -73,7 +75,7 @@ class DiskCache:
 
     def _path(self, key: str) -> str:
         name = sha256(key.encode()).hexdigest()
-        return os.path.join(self._directory, name[:2], name)
+        return os.path.join(self.directory, name[:2], name)
 
     def _make_room(self, size: int) -> None:
         with self._lock:
@@ -86,7 +88,7 @@ class DiskCache:
     def _sweep(self, bytes_max: int) -> None:
         """Removes the oldest values until the others take no more than this."""
         found = []
-        for folder, _, names in os.walk(self._directory):
+        for folder, _, names in os.walk(self.directory):
             for name in names:
                 path = os.path.join(folder, name)
                 with suppress(OSError):

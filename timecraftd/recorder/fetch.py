@@ -198,7 +198,7 @@ class Remote:
         key = blob_key(digest)
         hashed = sha256()
         with open(path, "xb") as file:
-            for data in self._parts(key, size):
+            for data in self.parts(key, size):
                 hashed.update(data)
                 file.write(data)
         if hashed.hexdigest() != digest:
@@ -214,7 +214,7 @@ class Remote:
         found = 0
         try:
             with open(draft, "xb") as file:
-                for data in self._parts(key, segment.size):
+                for data in self.parts(key, segment.size):
                     found = crc32c.crc32c(data, found)
                     file.write(data)
                 file.flush()
@@ -226,7 +226,8 @@ class Remote:
             if os.path.exists(draft):
                 os.unlink(draft)
 
-    def _parts(self, key: str, size: int) -> Iterator[bytes]:
+    def parts(self, key: str, size: int) -> Iterator[bytes]:
+        """An object of a known size, some MiB at a time. Raises RemoteError."""
         for offset in range(0, size, PART_BYTES):
             length = min(PART_BYTES, size - offset)
             yield checked(self.get(key, offset, length), length, f"{self.url}/{key}")

@@ -12,10 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
+import crc32c
+
 from timecraftd.errors import LogDamagedError, LogVersionError
 from timecraftd.model import Digest, ObjectKind, ProcessId, ProcessRecord, ProcessState, is_digest, is_process_id
 
-FORMAT = 1
+FORMAT = 2
+"""1 had no checksum."""
 SEGMENTS_MAX = 1000
 """Segments that a manifest names itself; what is before them is in pages of as many each."""
 PAGES_MAX = 10_000
@@ -36,6 +39,9 @@ _U63 = 1 << 63
 _NUMBER_MAX = (1 << 32) - 1
 _SHARED = re.compile(r"(objects/[a-z]+|blobs)/[0-9a-f]{2}/[0-9a-f]{64}")
 _CRC = re.compile(r"[0-9a-f]{8}")
+_SUM = re.compile(rb',"crc32c":"([0-9a-f]{8})"}\Z')
+_SUM_BYTES = 21
+"""How long that is."""
 _T = TypeVar("_T")
 
 
@@ -234,8 +240,10 @@ def decode_page(data: bytes, page: Page, process_id: ProcessId) -> tuple[Segment
     return segments
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+def _json(table: dict[str, object]) -> bytes:
+    """An object whose last value is the checksum of what is before it."""
+    text = json.dumps(table, ensure_ascii=True, separators=(",", ":")).encode("ascii")[:-1]
+    return b'%s,"crc32c":"%08x"}' % (text, crc32c.crc32c(text))
 
 
 def _rows(segments: Iterable[Segment]) -> list[list[Any]]:
@@ -247,6 +255,10 @@ def _table(data: bytes, where: str) -> dict[str, Any]:
         _require(len(data) <= MANIFEST_BYTES_MAX, "it is too big")
         table = json.loads(data)
         _require(isinstance(table, dict) and type(table.get("format")) is int, "it isn't one")
+        found = _SUM.search(data, len(data) - _SUM_BYTES)
+        _require(found is not None or table["format"] == 1, "it has no checksum")
+        is_right = found is None or int(found[1], 16) == crc32c.crc32c(data[: found.start()])
+        _require(is_right, "its checksum isn't that of its bytes")
     except (ValueError, RecursionError) as error:
         raise LogDamagedError(f"{where}: {_reason(error)}") from None
     if table["format"] > FORMAT:

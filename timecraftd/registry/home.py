@@ -14,7 +14,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 from timecraftd.errors import StateBusyError, StateError, StateFullError, StateVersionError
@@ -149,6 +149,25 @@ def state_errors(path: str) -> Iterator[None]:
             next_step = "free space, for example with `timecraft rm` or `timecraft prune`"
             raise StateFullError(message, next_step) from error
         raise StateError(message, "set TIMECRAFT_HOME to a directory that you may write") from error
+
+
+def leave_kill_request(path: str, number: int) -> None:
+    """Leaves a signal for a host: as a link to its number, which has room on a disk that has no more for files."""
+    draft = f"{path}.{os.getpid()}"
+    with state_errors(path):
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
+        os.symlink(str(number), draft)
+        os.rename(draft, path)
+
+
+def read_kill_request(path: str) -> int:
+    """The signal that was left for a host; 0 if there is none."""
+    try:
+        text = os.readlink(path)
+    except OSError:
+        return 0
+    return int(text) if text.isascii() and text.isdigit() and 0 < int(text) <= 64 else 0
 
 
 def write_atomically(path: str, data: bytes) -> None:

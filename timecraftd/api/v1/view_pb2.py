@@ -27,49 +27,49 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from timecraftd.api.v1 import process_pb2 as timecraft_dot_v1_dot_process__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17timecraft/v1/view.proto\x12\x0ctimecraft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atimecraft/v1/process.proto\"\xc8\x03\n\x0cTraceRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x05layer\x18\x02 \x01(\x0e\x32 .timecraft.v1.TraceRequest.Layer\x12\x0c\n\x04\x66orm\x18\x03 \x01(\t\x12\x12\n\ntimestamps\x18\x04 \x01(\t\x12\x0f\n\x07verbose\x18\x05 \x01(\x08\x12\r\n\x05\x63olor\x18\x06 \x01(\x08\x12\x0e\n\x06\x66ollow\x18\x07 \x01(\x08\x12\x31\n\x0cstart_offset\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12.\n\x08start_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12+\n\x08\x64uration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x63\x61lls\x18\x0b \x03(\t\x12\x0c\n\x04host\x18\x0c \x01(\t\x12\x0c\n\x04port\x18\r \x01(\r\x12\x0c\n\x04side\x18\x0e \x01(\t\"W\n\x05Layer\x12\x15\n\x11LAYER_UNSPECIFIED\x10\x00\x12\x11\n\rLAYER_SYSCALL\x10\x01\x12\x11\n\rLAYER_NETWORK\x10\x02\x12\x11\n\rLAYER_REQUEST\x10\x03\x42\x07\n\x05start\",\n\rTraceResponse\x12\x0c\n\x04text\x18\x01 \x01(\x0c\x12\r\n\x05notes\x18\x02 \x03(\t\"\xa5\x01\n\rReplayRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\tuntil_seq\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12-\n\nuntil_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05trace\x18\x04 \x01(\x08\x12\x0e\n\x06verify\x18\x05 \x01(\x08\x12\x14\n\x0cother_module\x18\x06 \x01(\tB\x0c\n\n_until_seq\"\x8b\x02\n\x0eReplayResponse\x12\x10\n\x06stdout\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x02 \x01(\x0cH\x00\x12\x0f\n\x05trace\x18\x03 \x01(\x0cH\x00\x12\x33\n\x05\x65nded\x18\x04 \x01(\x0b\x32\".timecraft.v1.ReplayResponse.EndedH\x00\x1a\x83\x01\n\x05\x45nded\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tbacktrace\x18\x04 \x03(\t\x12\x15\n\x08last_seq\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\x0elog_incomplete\x18\x06 \x01(\x08\x42\x0b\n\t_last_seqB\t\n\x07message\"E\n\x0f\x44\x65scribeRequest\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.timecraft.v1.ObjectKind\x12\n\n\x02id\x18\x02 \x01(\t\" \n\x10\x44\x65scribeResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"p\n\x12ListObjectsRequest\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.timecraft.v1.ObjectKind\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"<\n\x13ListObjectsResponse\x12\x0c\n\x04json\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"U\n\rExportRequest\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.timecraft.v1.ObjectKind\x12\n\n\x02id\x18\x02 \x01(\t\x12\x10\n\x08\x63ompress\x18\x03 \x01(\x08\"\x1e\n\x0e\x45xportResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"+\n\rImportRequest\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x1c\n\x0eImportResponse\x12\n\n\x02id\x18\x01 \x01(\t\"\xb7\x02\n\x0cPruneRequest\x12-\n\nolder_than\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\x04keep\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0f\n\x07\x63rashed\x18\x03 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\x12\x1b\n\x0emax_size_bytes\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12*\n\x06states\x18\x07 \x03(\x0e\x32\x1a.timecraft.v1.ProcessState\x12\x12\n\nexit_codes\x18\x08 \x03(\x05\x12\x14\n\x0c\x65xit_nonzero\x18\t \x01(\x08\x12\x0e\n\x06remote\x18\n \x01(\x08\x12\x0b\n\x03now\x18\x0b \x01(\x08\x42\x07\n\x05_keepB\x11\n\x0f_max_size_bytes\"~\n\rPruneResponse\x12\x34\n\x07removed\x18\x01 \x03(\x0b\x32#.timecraft.v1.PruneResponse.Removed\x1a\x37\n\x07Removed\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04*\xb6\x01\n\nObjectKind\x12\x1b\n\x17OBJECT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13OBJECT_KIND_PROCESS\x10\x01\x12\x16\n\x12OBJECT_KIND_MODULE\x10\x02\x12\x16\n\x12OBJECT_KIND_CONFIG\x10\x03\x12\x17\n\x13OBJECT_KIND_RUNTIME\x10\x04\x12\x14\n\x10OBJECT_KIND_TREE\x10\x05\x12\x13\n\x0fOBJECT_KIND_LOG\x10\x06\x32\x87\x04\n\x0bViewService\x12\x42\n\x05Trace\x12\x1a.timecraft.v1.TraceRequest\x1a\x1b.timecraft.v1.TraceResponse0\x01\x12\x45\n\x06Replay\x12\x1b.timecraft.v1.ReplayRequest\x1a\x1c.timecraft.v1.ReplayResponse0\x01\x12I\n\x08\x44\x65scribe\x12\x1d.timecraft.v1.DescribeRequest\x1a\x1e.timecraft.v1.DescribeResponse\x12R\n\x0bListObjects\x12 .timecraft.v1.ListObjectsRequest\x1a!.timecraft.v1.ListObjectsResponse\x12\x45\n\x06\x45xport\x12\x1b.timecraft.v1.ExportRequest\x1a\x1c.timecraft.v1.ExportResponse0\x01\x12\x45\n\x06Import\x12\x1b.timecraft.v1.ImportRequest\x1a\x1c.timecraft.v1.ImportResponse(\x01\x12@\n\x05Prune\x12\x1a.timecraft.v1.PruneRequest\x1a\x1b.timecraft.v1.PruneResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17timecraft/v1/view.proto\x12\x0ctimecraft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atimecraft/v1/process.proto\"\xde\x03\n\x0cTraceRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x05layer\x18\x02 \x01(\x0e\x32 .timecraft.v1.TraceRequest.Layer\x12\x0c\n\x04\x66orm\x18\x03 \x01(\t\x12\x12\n\ntimestamps\x18\x04 \x01(\t\x12\x0f\n\x07verbose\x18\x05 \x01(\x08\x12\r\n\x05\x63olor\x18\x06 \x01(\x08\x12\x0e\n\x06\x66ollow\x18\x07 \x01(\x08\x12\x31\n\x0cstart_offset\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12.\n\x08start_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12+\n\x08\x64uration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x63\x61lls\x18\x0b \x03(\t\x12\x0c\n\x04host\x18\x0c \x01(\t\x12\x0c\n\x04port\x18\r \x01(\r\x12\x0c\n\x04side\x18\x0e \x01(\t\x12\x14\n\x0cskip_damaged\x18\x0f \x01(\x08\"W\n\x05Layer\x12\x15\n\x11LAYER_UNSPECIFIED\x10\x00\x12\x11\n\rLAYER_SYSCALL\x10\x01\x12\x11\n\rLAYER_NETWORK\x10\x02\x12\x11\n\rLAYER_REQUEST\x10\x03\x42\x07\n\x05start\",\n\rTraceResponse\x12\x0c\n\x04text\x18\x01 \x01(\x0c\x12\r\n\x05notes\x18\x02 \x03(\t\"\xa5\x01\n\rReplayRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\tuntil_seq\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12-\n\nuntil_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05trace\x18\x04 \x01(\x08\x12\x0e\n\x06verify\x18\x05 \x01(\x08\x12\x14\n\x0cother_module\x18\x06 \x01(\tB\x0c\n\n_until_seq\"\x8b\x02\n\x0eReplayResponse\x12\x10\n\x06stdout\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x02 \x01(\x0cH\x00\x12\x0f\n\x05trace\x18\x03 \x01(\x0cH\x00\x12\x33\n\x05\x65nded\x18\x04 \x01(\x0b\x32\".timecraft.v1.ReplayResponse.EndedH\x00\x1a\x83\x01\n\x05\x45nded\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tbacktrace\x18\x04 \x03(\t\x12\x15\n\x08last_seq\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\x0elog_incomplete\x18\x06 \x01(\x08\x42\x0b\n\t_last_seqB\t\n\x07message\"E\n\x0f\x44\x65scribeRequest\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.timecraft.v1.ObjectKind\x12\n\n\x02id\x18\x02 \x01(\t\" \n\x10\x44\x65scribeResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"p\n\x12ListObjectsRequest\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.timecraft.v1.ObjectKind\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"<\n\x13ListObjectsResponse\x12\x0c\n\x04json\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\rExportRequest\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.timecraft.v1.ObjectKind\x12\n\n\x02id\x18\x02 \x01(\t\x12\x10\n\x08\x63ompress\x18\x03 \x01(\x08\x12\x14\n\x0cskip_damaged\x18\x04 \x01(\x08\"-\n\x0e\x45xportResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05notes\x18\x02 \x03(\t\"+\n\rImportRequest\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x1c\n\x0eImportResponse\x12\n\n\x02id\x18\x01 \x01(\t\"\xb7\x02\n\x0cPruneRequest\x12-\n\nolder_than\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\x04keep\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0f\n\x07\x63rashed\x18\x03 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\x12\x1b\n\x0emax_size_bytes\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12*\n\x06states\x18\x07 \x03(\x0e\x32\x1a.timecraft.v1.ProcessState\x12\x12\n\nexit_codes\x18\x08 \x03(\x05\x12\x14\n\x0c\x65xit_nonzero\x18\t \x01(\x08\x12\x0e\n\x06remote\x18\n \x01(\x08\x12\x0b\n\x03now\x18\x0b \x01(\x08\x42\x07\n\x05_keepB\x11\n\x0f_max_size_bytes\"~\n\rPruneResponse\x12\x34\n\x07removed\x18\x01 \x03(\x0b\x32#.timecraft.v1.PruneResponse.Removed\x1a\x37\n\x07Removed\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04*\xb6\x01\n\nObjectKind\x12\x1b\n\x17OBJECT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13OBJECT_KIND_PROCESS\x10\x01\x12\x16\n\x12OBJECT_KIND_MODULE\x10\x02\x12\x16\n\x12OBJECT_KIND_CONFIG\x10\x03\x12\x17\n\x13OBJECT_KIND_RUNTIME\x10\x04\x12\x14\n\x10OBJECT_KIND_TREE\x10\x05\x12\x13\n\x0fOBJECT_KIND_LOG\x10\x06\x32\x87\x04\n\x0bViewService\x12\x42\n\x05Trace\x12\x1a.timecraft.v1.TraceRequest\x1a\x1b.timecraft.v1.TraceResponse0\x01\x12\x45\n\x06Replay\x12\x1b.timecraft.v1.ReplayRequest\x1a\x1c.timecraft.v1.ReplayResponse0\x01\x12I\n\x08\x44\x65scribe\x12\x1d.timecraft.v1.DescribeRequest\x1a\x1e.timecraft.v1.DescribeResponse\x12R\n\x0bListObjects\x12 .timecraft.v1.ListObjectsRequest\x1a!.timecraft.v1.ListObjectsResponse\x12\x45\n\x06\x45xport\x12\x1b.timecraft.v1.ExportRequest\x1a\x1c.timecraft.v1.ExportResponse0\x01\x12\x45\n\x06Import\x12\x1b.timecraft.v1.ImportRequest\x1a\x1c.timecraft.v1.ImportResponse(\x01\x12@\n\x05Prune\x12\x1a.timecraft.v1.PruneRequest\x1a\x1b.timecraft.v1.PruneResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'timecraft.v1.view_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OBJECTKIND']._serialized_start=1995
-  _globals['_OBJECTKIND']._serialized_end=2177
+  _globals['_OBJECTKIND']._serialized_start=2054
+  _globals['_OBJECTKIND']._serialized_end=2236
   _globals['_TRACEREQUEST']._serialized_start=135
-  _globals['_TRACEREQUEST']._serialized_end=591
-  _globals['_TRACEREQUEST_LAYER']._serialized_start=495
-  _globals['_TRACEREQUEST_LAYER']._serialized_end=582
-  _globals['_TRACERESPONSE']._serialized_start=593
-  _globals['_TRACERESPONSE']._serialized_end=637
-  _globals['_REPLAYREQUEST']._serialized_start=640
-  _globals['_REPLAYREQUEST']._serialized_end=805
-  _globals['_REPLAYRESPONSE']._serialized_start=808
-  _globals['_REPLAYRESPONSE']._serialized_end=1075
-  _globals['_REPLAYRESPONSE_ENDED']._serialized_start=933
-  _globals['_REPLAYRESPONSE_ENDED']._serialized_end=1064
-  _globals['_DESCRIBEREQUEST']._serialized_start=1077
-  _globals['_DESCRIBEREQUEST']._serialized_end=1146
-  _globals['_DESCRIBERESPONSE']._serialized_start=1148
-  _globals['_DESCRIBERESPONSE']._serialized_end=1180
-  _globals['_LISTOBJECTSREQUEST']._serialized_start=1182
-  _globals['_LISTOBJECTSREQUEST']._serialized_end=1294
-  _globals['_LISTOBJECTSRESPONSE']._serialized_start=1296
-  _globals['_LISTOBJECTSRESPONSE']._serialized_end=1356
-  _globals['_EXPORTREQUEST']._serialized_start=1358
-  _globals['_EXPORTREQUEST']._serialized_end=1443
-  _globals['_EXPORTRESPONSE']._serialized_start=1445
-  _globals['_EXPORTRESPONSE']._serialized_end=1475
-  _globals['_IMPORTREQUEST']._serialized_start=1477
-  _globals['_IMPORTREQUEST']._serialized_end=1520
-  _globals['_IMPORTRESPONSE']._serialized_start=1522
-  _globals['_IMPORTRESPONSE']._serialized_end=1550
-  _globals['_PRUNEREQUEST']._serialized_start=1553
-  _globals['_PRUNEREQUEST']._serialized_end=1864
-  _globals['_PRUNERESPONSE']._serialized_start=1866
-  _globals['_PRUNERESPONSE']._serialized_end=1992
-  _globals['_PRUNERESPONSE_REMOVED']._serialized_start=1937
-  _globals['_PRUNERESPONSE_REMOVED']._serialized_end=1992
-  _globals['_VIEWSERVICE']._serialized_start=2180
-  _globals['_VIEWSERVICE']._serialized_end=2699
+  _globals['_TRACEREQUEST']._serialized_end=613
+  _globals['_TRACEREQUEST_LAYER']._serialized_start=517
+  _globals['_TRACEREQUEST_LAYER']._serialized_end=604
+  _globals['_TRACERESPONSE']._serialized_start=615
+  _globals['_TRACERESPONSE']._serialized_end=659
+  _globals['_REPLAYREQUEST']._serialized_start=662
+  _globals['_REPLAYREQUEST']._serialized_end=827
+  _globals['_REPLAYRESPONSE']._serialized_start=830
+  _globals['_REPLAYRESPONSE']._serialized_end=1097
+  _globals['_REPLAYRESPONSE_ENDED']._serialized_start=955
+  _globals['_REPLAYRESPONSE_ENDED']._serialized_end=1086
+  _globals['_DESCRIBEREQUEST']._serialized_start=1099
+  _globals['_DESCRIBEREQUEST']._serialized_end=1168
+  _globals['_DESCRIBERESPONSE']._serialized_start=1170
+  _globals['_DESCRIBERESPONSE']._serialized_end=1202
+  _globals['_LISTOBJECTSREQUEST']._serialized_start=1204
+  _globals['_LISTOBJECTSREQUEST']._serialized_end=1316
+  _globals['_LISTOBJECTSRESPONSE']._serialized_start=1318
+  _globals['_LISTOBJECTSRESPONSE']._serialized_end=1378
+  _globals['_EXPORTREQUEST']._serialized_start=1380
+  _globals['_EXPORTREQUEST']._serialized_end=1487
+  _globals['_EXPORTRESPONSE']._serialized_start=1489
+  _globals['_EXPORTRESPONSE']._serialized_end=1534
+  _globals['_IMPORTREQUEST']._serialized_start=1536
+  _globals['_IMPORTREQUEST']._serialized_end=1579
+  _globals['_IMPORTRESPONSE']._serialized_start=1581
+  _globals['_IMPORTRESPONSE']._serialized_end=1609
+  _globals['_PRUNEREQUEST']._serialized_start=1612
+  _globals['_PRUNEREQUEST']._serialized_end=1923
+  _globals['_PRUNERESPONSE']._serialized_start=1925
+  _globals['_PRUNERESPONSE']._serialized_end=2051
+  _globals['_PRUNERESPONSE_REMOVED']._serialized_start=1996
+  _globals['_PRUNERESPONSE_REMOVED']._serialized_end=2051
+  _globals['_VIEWSERVICE']._serialized_start=2239
+  _globals['_VIEWSERVICE']._serialized_end=2758
 # @@protoc_insertion_point(module_scope)

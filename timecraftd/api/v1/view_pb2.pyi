@@ -30,7 +30,7 @@ OBJECT_KIND_TREE: ObjectKind
 OBJECT_KIND_LOG: ObjectKind
 
 class TraceRequest(_message.Message):
-    __slots__ = ("id", "layer", "form", "timestamps", "verbose", "color", "follow", "start_offset", "start_at", "duration", "calls", "host", "port", "side")
+    __slots__ = ("id", "layer", "form", "timestamps", "verbose", "color", "follow", "start_offset", "start_at", "duration", "calls", "host", "port", "side", "skip_damaged")
     class Layer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         LAYER_UNSPECIFIED: _ClassVar[TraceRequest.Layer]
@@ -55,6 +55,7 @@ class TraceRequest(_message.Message):
     HOST_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
     SIDE_FIELD_NUMBER: _ClassVar[int]
+    SKIP_DAMAGED_FIELD_NUMBER: _ClassVar[int]
     id: str
     layer: TraceRequest.Layer
     form: str
@@ -69,7 +70,8 @@ class TraceRequest(_message.Message):
     host: str
     port: int
     side: str
-    def __init__(self, id: _Optional[str] = ..., layer: _Optional[_Union[TraceRequest.Layer, str]] = ..., form: _Optional[str] = ..., timestamps: _Optional[str] = ..., verbose: _Optional[bool] = ..., color: _Optional[bool] = ..., follow: _Optional[bool] = ..., start_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., start_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., calls: _Optional[_Iterable[str]] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., side: _Optional[str] = ...) -> None: ...
+    skip_damaged: bool
+    def __init__(self, id: _Optional[str] = ..., layer: _Optional[_Union[TraceRequest.Layer, str]] = ..., form: _Optional[str] = ..., timestamps: _Optional[str] = ..., verbose: _Optional[bool] = ..., color: _Optional[bool] = ..., follow: _Optional[bool] = ..., start_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., start_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., calls: _Optional[_Iterable[str]] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., side: _Optional[str] = ..., skip_damaged: _Optional[bool] = ...) -> None: ...
 
 class TraceResponse(_message.Message):
     __slots__ = ("text", "notes")
@@ -157,20 +159,24 @@ class ListObjectsResponse(_message.Message):
     def __init__(self, json: _Optional[_Iterable[str]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
-    __slots__ = ("kind", "id", "compress")
+    __slots__ = ("kind", "id", "compress", "skip_damaged")
     KIND_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     COMPRESS_FIELD_NUMBER: _ClassVar[int]
+    SKIP_DAMAGED_FIELD_NUMBER: _ClassVar[int]
     kind: ObjectKind
     id: str
     compress: bool
-    def __init__(self, kind: _Optional[_Union[ObjectKind, str]] = ..., id: _Optional[str] = ..., compress: _Optional[bool] = ...) -> None: ...
+    skip_damaged: bool
+    def __init__(self, kind: _Optional[_Union[ObjectKind, str]] = ..., id: _Optional[str] = ..., compress: _Optional[bool] = ..., skip_damaged: _Optional[bool] = ...) -> None: ...
 
 class ExportResponse(_message.Message):
-    __slots__ = ("data",)
+    __slots__ = ("data", "notes")
     DATA_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     data: bytes
-    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, data: _Optional[bytes] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ImportRequest(_message.Message):
     __slots__ = ("data", "name")

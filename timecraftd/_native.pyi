@@ -168,14 +168,17 @@ class NetworkPort:
         `protocol` is the negotiated one (ALPN), empty if none was.
         """
     def listening(self, id: int) -> bool:
-        """Answers `listen` for tcp: connections will be delivered."""
+        """Answers `listen` for tcp: connections will be delivered. `closed` follows when the guest has closed it."""
     def deliver(self, id: int, fd: int, local: _Endpoint, peer: _Endpoint) -> bool:
-        """Hands a connection to a listener; `local` is the guest's side.
+        """Hands a connection to a listener, or for udp a flow of datagrams; `local` is the guest's side.
 
         False: its backlog is full, and `room` will follow, or it is closed. The descriptor stays the caller's then.
         """
-    def bound(self, id: int, fd: int) -> bool:
-        """Answers `listen` for udp with an unconnected socket. `closed` follows when the guest has closed it."""
+    def bound(self, id: int, fd: int | None) -> bool:
+        """Answers `listen` for udp: flows will be delivered, and whoever can may send to an unconnected socket.
+
+        `closed` follows when the guest has closed it.
+        """
     def addresses(self, id: int, addresses: Sequence[str]) -> bool:
         """Answers `resolve`, in order of preference; not empty."""
 

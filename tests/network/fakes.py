@@ -156,8 +156,9 @@ class FakePort:
         self.delivered[request].put_nowait(FakeAnswer("", connection, local, peer))
         return True
 
-    def bound(self, request: int, fd: int) -> bool:
-        return self.connected(request, fd, None, None)
+    def bound(self, request: int, fd: int | None) -> bool:
+        self.listeners[request] = 64
+        return self._reply(request, FakeAnswer()) if fd is None else self.connected(request, fd, None, None)
 
     def addresses(self, request: int, addresses: Sequence[str]) -> bool:
         assert addresses

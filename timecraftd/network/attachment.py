@@ -19,10 +19,14 @@ from timecraftd.network.guest import Guest, subject
 from timecraftd.network.intake import Intake
 from timecraftd.network.lookups import Lookups, gai_errno
 from timecraftd.network.names import normalise_name, printable
+from timecraftd.network.policy import Transport
 from timecraftd.network.port import Endpoint, NetworkEvent, os_error, wasi_errno
 from timecraftd.network.publish import Published
 from timecraftd.network.resolve import RefusedError, Resolver
 from timecraftd.network.tls import Contexts, Session, TlsError
+
+Place = tuple[Transport, int]
+"""One of a guest's ports."""
 
 PORT_CHOSEN_MIN = 49152
 EVENTS_MAX = 64
@@ -60,11 +64,10 @@ class Attachment:
         self._next_port = PORT_CHOSEN_MIN
         self._requests: dict[int, asyncio.Task[None]] = {}
         self._relays: set[asyncio.Task[None]] = set()
-        self._intakes: dict[int, Intake] = {}
-        self._listeners: dict[int, int] = {}
-        """Listener to port."""
-        self._neighbours: dict[int, asyncio.Task[None]] = {}
-        """Port to what serves its neighbours."""
+        self._intakes: dict[Place, Intake] = {}
+        self._listeners: dict[int, Place] = {}
+        self._neighbours: dict[Place, asyncio.Task[None]] = {}
+        """What serves neighbours there."""
         self._events: deque[NetworkEvent] = deque()
         """Taken, but not handled yet."""
         self._loop = asyncio.get_running_loop()
@@ -79,8 +82,8 @@ class Attachment:
                 os.close(event.fd)
         self._events.clear()
         tasks = [*self._requests.values(), *self._servers, *self._neighbours.values()]
-        for port in list(self._neighbours):
-            self._stop_neighbours(port)
+        for place in list(self._neighbours):
+            self._stop_neighbours(place)
         await _cancelled(tasks)
         for each in self.published:
             each.close()
@@ -130,7 +133,7 @@ class Attachment:
             case "resolve":
                 self._start(event.id, self._resolve(event))
             case "listen":
-                (self._listen if event.transport == "tcp" else self._bind)(event)
+                self._listen(event)
             case "secure":
                 raw = socket.socket(fileno=event.fd)
                 self._start(event.id, self._secure(event, raw), otherwise=raw.close)
@@ -146,11 +149,11 @@ class Attachment:
     def _closed(self, request: int) -> None:
         if request in self._requests:
             self._requests[request].cancel()
-        port = self._listeners.pop(request, None)
-        if port is not None:
-            self._intakes[port].closed(request)
-            if not self._intakes[port].is_listening:
-                self._stop_neighbours(port)
+        place = self._listeners.pop(request, None)
+        if place is not None:
+            self._intakes[place].closed(request)
+            if not self._intakes[place].is_listening:
+                self._stop_neighbours(place)
 
     def _start(
         self, request: int, work: Coroutine[Any, Any, None], *, otherwise: Callable[[], None] | None = None
@@ -185,10 +188,9 @@ class Attachment:
         self.guest.decisions.decided("dial", subject(route.peer), decision)
         if not decision.allowed:
             self._port.refuse(event.id, "EACCES")
-        elif route.number is not None and (route.neighbour is None or event.transport == "udp"):
-            reason = "guests speak only TCP with each other" if route.neighbour else "no such guest is running"
-            self._fail(event, "dial", subject(route.peer), "EHOSTUNREACH", reason)
-        elif event.transport == "udp":
+        elif route.number is not None and route.neighbour is None:
+            self._fail(event, "dial", subject(route.peer), "EHOSTUNREACH", "no such guest is running")
+        elif event.transport == "udp" and route.neighbour is None:
             try:
                 self._connected(event, dial.connect_datagrams(route.peer))
             except OSError as error:
@@ -262,48 +264,52 @@ class Attachment:
 
     def _listen(self, event: NetworkEvent) -> None:
         assert event.address is not None, "a listener listens somewhere"
-        port = event.address[1]
-        is_published = any(each.leads_to(port, "tcp") for each in self.published)
-        if self.guest.member is not None and port not in self._neighbours:
-            try:
-                listener = self.guest.member.listen(port)
-            except OSError as error:
-                self.guest.decisions.failed(
-                    "listen", f"tcp port {port}", f"neighbours can't reach it: {os_error(error)}"
-                )
-            else:
-                task = self._neighbours[port] = self._task(self._intake(port).serve_neighbours(listener))
-                task.add_done_callback(lambda _: listener.close())
-        if not is_published and port not in self._neighbours:
+        place, version = (event.transport, event.address[1]), _version(event.address)
+        published = [each for each in self.published if each.leads_to(place[1], event.transport)]
+        datagrams = next((each.sockets[version] for each in published if version in each.sockets), None)
+        is_published = bool(published) if event.transport == "tcp" else datagrams is not None
+        self._meet_neighbours(place)
+        if not is_published and place not in self._neighbours:
             self._port.refuse(event.id, "EADDRNOTAVAIL")  # nobody could reach it
-        elif self._port.listening(event.id):
-            self._listeners[event.id] = port
-            self._intake(port).opened(event.id, _version(event.address))
-        elif not self._intake(port).is_listening:
-            self._stop_neighbours(port)
+        elif self._opened(event, datagrams):
+            self._listeners[event.id] = place
+            self._intake(place).opened(event.id, version)
+        elif not self._intake(place).is_listening:
+            self._stop_neighbours(place)
 
-    def _bind(self, event: NetworkEvent) -> None:
-        assert event.address is not None, "a socket is bound somewhere"
-        version = _version(event.address)
-        for each in self.published:
-            if each.leads_to(event.address[1], "udp") and version in each.sockets:
-                # The guest may close it and bind again, so it gets a duplicate.
-                self._port.bound(event.id, os.dup(each.sockets[version].fileno()))
-                return
-        self._port.refuse(event.id, "EADDRNOTAVAIL")
+    def _opened(self, event: NetworkEvent, datagrams: socket.socket | None) -> bool:
+        """Whether the guest still wanted to be reachable."""
+        if event.transport == "tcp":
+            return self._port.listening(event.id)
+        # The guest may close it and bind again, so it gets a duplicate.
+        return self._port.bound(event.id, None if datagrams is None else os.dup(datagrams.fileno()))
 
-    def _intake(self, port: int) -> Intake:
-        if port not in self._intakes:
-            self._intakes[port] = Intake(self.guest, port)
-        return self._intakes[port]
+    def _meet_neighbours(self, place: Place) -> None:
+        """Lets neighbours reach a port, if there are any."""
+        transport, port = place
+        if self.guest.member is None or place in self._neighbours:
+            return
+        try:
+            listener = self.guest.member.listen(port, transport)
+        except OSError as error:
+            reason = f"neighbours can't reach it: {os_error(error)}"
+            self.guest.decisions.failed("listen", f"{transport} port {port}", reason)
+        else:
+            task = self._neighbours[place] = self._task(self._intake(place).serve_neighbours(listener))
+            task.add_done_callback(lambda _: listener.close())
+
+    def _intake(self, place: Place) -> Intake:
+        if place not in self._intakes:
+            self._intakes[place] = Intake(self.guest, place[1], place[0])
+        return self._intakes[place]
 
     async def _serve(self, published: Published, listener: socket.socket) -> None:
-        await self._intake(published.publication.guest_port).serve_published(listener)
+        await self._intake(("tcp", published.publication.guest_port)).serve_published(listener)
 
-    def _stop_neighbours(self, port: int) -> None:
-        task = self._neighbours.pop(port, None)
+    def _stop_neighbours(self, place: Place) -> None:
+        task = self._neighbours.pop(place, None)
         if task is not None and self.guest.member is not None:
-            self.guest.member.unlisten(port)
+            self.guest.member.unlisten(place[1], place[0])
             task.cancel()
 
     # ---- TLS

@@ -67,7 +67,7 @@ def connect_datagrams(peer: Peer) -> socket.socket:
 
 
 async def call(guest: Guest, neighbour: Neighbour, peer: Peer, port: int) -> socket.socket:
-    """A connection to a neighbouring guest from a port. Raises OSError."""
+    """A connection, or a flow of datagrams, to a neighbouring guest from a port. Raises OSError."""
     assert guest.neighbours is not None, "who has a neighbour has neighbours"
     caller = Caller(guest.number, port, peer.address.version)
-    return await guest.neighbours.connect(neighbour, peer.port, caller)
+    return await guest.neighbours.connect(neighbour, peer.port, peer.transport, caller)

@@ -1,4 +1,5 @@
-"""Connections on their way in: from published ports of the host and from neighbouring guests to a guest's listeners."""
+"""What is on its way in: connections from published ports of the host, connections and flows of datagrams from
+neighbouring guests, to a guest's listeners and bound sockets."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 from timecraftd.network.addresses import Address, parse_address
 from timecraftd.network.guest import Guest, subject
 from timecraftd.network.neighbours import PREAMBLE_BYTES, parse_preamble
-from timecraftd.network.policy import Peer
+from timecraftd.network.policy import Peer, Transport
 from timecraftd.network.port import os_error
 
 PREAMBLE_S_MAX = 1.0
@@ -20,15 +21,16 @@ ACCEPT_PAUSE_S = 0.2
 
 
 class Intake:
-    """What comes in to one TCP port of a guest.
+    """What comes in to one port of a guest.
 
     Connections wait in the kernel's backlog until the guest listens, and again while its own backlog is full; one of
-    each way in is held here meanwhile.
+    each way in is held here meanwhile. Flows of datagrams that a guest has no room for are closed.
     """
 
-    def __init__(self, guest: Guest, port: int) -> None:
+    def __init__(self, guest: Guest, port: int, transport: Transport) -> None:
         self._guest = guest
         self._port = port
+        self._transport = transport
         self._listeners: dict[int, int] = {}
         self._changed = asyncio.Event()
 
@@ -55,7 +57,7 @@ class Intake:
         while True:
             connection, (text, port, *_) = await self._accept(listener)
             address = parse_address(text.partition("%")[0])
-            peer = Peer(address, self._port, "tcp", host=address.is_loopback)
+            peer = Peer(address, self._port, self._transport, host=address.is_loopback)
             await self._admit(connection, peer, port)
 
     async def serve_neighbours(self, listener: socket.socket) -> None:
@@ -79,7 +81,7 @@ class Intake:
                 connection.close()
                 raise
             address = self._guest.network.address(caller.number, caller.version)
-            peer = Peer(address, self._port, "tcp", guest=self._guest.neighbour_name(caller.number))
+            peer = Peer(address, self._port, self._transport, guest=self._guest.neighbour_name(caller.number))
             await self._admit(connection, peer, caller.port, caller.number)
 
     async def _accept(self, listener: socket.socket) -> tuple[socket.socket, Any]:
@@ -94,7 +96,7 @@ class Intake:
             except ConnectionError:
                 continue
             except OSError as error:
-                self._guest.decisions.failed("accept", f"tcp :{self._port}", os_error(error))
+                self._guest.decisions.failed("accept", f"{self._transport} :{self._port}", os_error(error))
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
             return connection, peer
@@ -124,6 +126,9 @@ class Intake:
                 if self._guest.port.deliver(listener, connection.fileno(), local, peer):
                     connection.detach()
                     return
+            if self._transport == "udp":
+                reset(connection)
+                return
             await self._changed.wait()
 
     def _choose(self, version: int) -> int | None:

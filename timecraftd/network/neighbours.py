@@ -5,6 +5,7 @@
 #   lock           held by the guest's host for as long as it lives
 #   guest.json     its name
 #   PORT           Unix socket of a TCP port that the guest listens on
+#   PORT.udp       Unix socket of a UDP port: each connection is a flow from one port of another guest
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from itertools import chain
 from typing import Protocol
 
 from timecraftd.errors import NetworkError
+from timecraftd.network.policy import Transport
 from timecraftd.network.virtual import GUEST_NUMBER_MIN, VirtualNetwork
 
 BACKLOG_MAX = 1024
@@ -34,6 +36,8 @@ _PREAMBLE = struct.Struct("!4sIHB")
 """Magic, the caller's number and port, and the version of IP by which it calls."""
 _MAGIC = b"TCG1"
 PREAMBLE_BYTES = _PREAMBLE.size
+_SOCKET_TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_SEQPACKET}
+"""Of Unix sockets. Those for UDP keep datagrams apart, and each end learns when the other has closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +63,11 @@ class Member(Protocol):
 
     @property
     def number(self) -> int: ...
-    def listen(self, port: int) -> socket.socket:
+    def listen(self, port: int, transport: Transport) -> socket.socket:
         """A listening socket where neighbours reach this port. Raises OSError."""
         ...
 
-    def unlisten(self, port: int) -> None:
+    def unlisten(self, port: int, transport: Transport) -> None:
         """Nobody reaches the port any more. Idempotent."""
         ...
 
@@ -85,8 +89,8 @@ class Neighbours(Protocol):
         """The running guest of that number."""
         ...
 
-    async def connect(self, called: Neighbour, port: int, caller: Caller) -> socket.socket:
-        """A connection to a port of a guest, its preamble sent. Raises OSError."""
+    async def connect(self, called: Neighbour, port: int, transport: Transport, caller: Caller) -> socket.socket:
+        """A connection or a flow of datagrams to a port of a guest, its preamble sent. Raises OSError."""
         ...
 
 
@@ -126,12 +130,15 @@ class GuestDirectory:
         name = value.get("name") if isinstance(value, dict) else None
         return Neighbour(number, name) if isinstance(name, str) and not _is_stale(directory) else None
 
-    async def connect(self, called: Neighbour, port: int, caller: Caller) -> socket.socket:
-        """A connection to a port of a guest, its preamble sent; waits while the backlog is full. Raises OSError."""
+    async def connect(self, called: Neighbour, port: int, transport: Transport, caller: Caller) -> socket.socket:
+        """A connection or flow to a port of a guest, its preamble sent; waits while the backlog is full.
+
+        Raises OSError.
+        """
         wait_s = RETRY_S_MIN
         while True:
             try:
-                return self._connect(called, port, caller)
+                return self._connect(called, port, transport, caller)
             except BlockingIOError:
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, RETRY_S_MAX)
@@ -145,11 +152,11 @@ class GuestDirectory:
         finally:
             os.close(lock)
 
-    def _connect(self, called: Neighbour, port: int, caller: Caller) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def _connect(self, called: Neighbour, port: int, transport: Transport, caller: Caller) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, _SOCKET_TYPES[transport])
         try:
             connection.setblocking(False)
-            with short_path(self.directory_of(called.number), str(port)) as path:
+            with short_path(self.directory_of(called.number), _socket_name(port, transport)) as path:
                 connection.connect(path)
             preamble = _PREAMBLE.pack(_MAGIC, caller.number, caller.port, caller.version)
             assert connection.send(preamble) == len(preamble), "a new socket has room"
@@ -230,12 +237,12 @@ class DirectoryMember:
         self._directory = directory
         self._lock: int | None = lock
 
-    def listen(self, port: int) -> socket.socket:
+    def listen(self, port: int, transport: Transport) -> socket.socket:
         """A listening socket where neighbours reach this port. Raises OSError."""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = socket.socket(socket.AF_UNIX, _SOCKET_TYPES[transport])
         try:
             listener.setblocking(False)
-            with short_path(self._path, str(port)) as path:
+            with short_path(self._path, _socket_name(port, transport)) as path:
                 listener.bind(path)
             listener.listen(BACKLOG_MAX)
         except BaseException:
@@ -243,16 +250,20 @@ class DirectoryMember:
             raise
         return listener
 
-    def unlisten(self, port: int) -> None:
+    def unlisten(self, port: int, transport: Transport) -> None:
         """Nobody reaches the port any more. Idempotent."""
         with suppress(OSError):
-            os.unlink(os.path.join(self._path, str(port)))
+            os.unlink(os.path.join(self._path, _socket_name(port, transport)))
 
     def leave(self) -> None:
         """The guest is gone. Idempotent."""
         lock, self._lock = self._lock, None
         if lock is not None:
             self._directory.leave(self.number, lock)
+
+
+def _socket_name(port: int, transport: Transport) -> str:
+    return str(port) if transport == "tcp" else f"{port}.udp"
 
 
 def parse_preamble(data: bytes) -> Caller:

@@ -159,7 +159,9 @@ def _refusal(publication: Publication, error: OSError) -> NetworkError:
 def _check_datagrams(publication: Publication, policy: Policy) -> None:
     """Whether the policy can be held: the guest gets the socket itself, and nobody looks at who sends."""
     for rule in policy.rules:
-        if rule.direction != "in" or rule.transport == "tcp" or not _covers_port(rule, publication.guest_port):
+        is_elsewhere = rule.transport == "tcp" or not _covers_port(rule, publication.guest_port)
+        # Other guests don't come through the host's port.
+        if rule.direction != "in" or is_elsewhere or rule.target.kind == "guest":
             continue
         if rule.target.kind == "any" and rule.verdict == "allow":
             return

@@ -163,8 +163,8 @@ impl NetworkPort {
         }
     }
 
-    fn bound(&self, id: u64, fd: RawFd) -> PyResult<bool> {
-        Ok(self.0.bound(id, owned(fd)?))
+    fn bound(&self, id: u64, fd: Option<RawFd>) -> PyResult<bool> {
+        Ok(self.0.bound(id, fd.map(owned).transpose()?))
     }
 
     fn addresses(&self, id: u64, addresses: Vec<String>) -> PyResult<bool> {

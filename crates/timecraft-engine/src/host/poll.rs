@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno as Os;
 
 use super::arguments::Arguments;
+use super::sockets::flows::has_ended;
 use super::streams::awaited;
 use super::table::{Entry, Kind, Table};
 use super::{Host, Outcome, Stop};
@@ -158,6 +159,8 @@ pub(super) enum Meaning {
     Itself,
     /// The network has answered: the socket is another, and must be looked at anew.
     Again,
+    /// There are messages for the guest's, or the end of one of several peers, which is nothing to it.
+    Messages,
 }
 
 /// What is polled for one descriptor of the guest, or several.
@@ -211,6 +214,7 @@ fn poll_once(
     for fd in interests.keys() {
         if let Kind::Socket(socket) = &mut table.get_mut(*fd)?.kind {
             socket.settle();
+            socket.prune();
         }
     }
     // One entry a descriptor, or few: the kernel refuses lists longer than the limit on open files.
@@ -234,11 +238,19 @@ fn poll_once(
         Err(Os::INTR) => return Ok(Polled::Again),
         Err(error) => return Err(error.into()),
     };
-    let answered = |(fd, meaning): (&PollFd<'_>, &Meaning)| *meaning == Meaning::Again && !fd.revents().is_empty();
-    if fds.iter().zip(&meanings).any(answered) {
+    let is_new = |(fd, meaning): (&PollFd<'_>, &Meaning)| match meaning {
+        Meaning::Itself => false,
+        Meaning::Again => !fd.revents().is_empty(),
+        Meaning::Messages => fd.revents().intersects(GONE) && has_ended(fd.as_fd()),
+    };
+    if fds.iter().zip(&meanings).any(is_new) {
         return Ok(Polled::Again);
     }
-    let returned = |range: std::ops::Range<usize>, ready| fds[range].iter().fold(ready, |all, fd| all | fd.revents());
+    let revents = |at: usize| match meanings[at] {
+        Meaning::Messages => fds[at].revents() & PollFlags::IN,
+        _ => fds[at].revents(),
+    };
+    let returned = |range: std::ops::Range<usize>, ready| range.fold(ready, |all, at| all | revents(at));
     let ready = watched.into_iter().map(|(fd, range, ready)| (fd, returned(range, ready))).collect();
     Ok(if count == 0 && !is_ready { Polled::TimedOut(ready) } else { Polled::Ready(ready) })
 }

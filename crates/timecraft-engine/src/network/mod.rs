@@ -89,6 +89,7 @@ pub struct Listen {
     pub transport: Transport,
     /// The address that the guest sees. Its port is the guest's; what it is outside is not the host's concern.
     pub at: SocketAddr,
+    /// Connections, or flows of datagrams, that wait for the guest at most.
     pub backlog: u32,
 }
 
@@ -123,14 +124,14 @@ pub struct Connection {
 /// What the network has to say to a request.
 #[derive(Debug)]
 pub enum Answer {
-    /// To [`Dial`] and [`Secure`].
+    /// To [`Dial`] and [`Secure`]. Datagrams flow through a UDP socket, or through a Unix socket of type SEQPACKET:
+    /// each of its messages is one byte and a datagram.
     Connected(Connection),
     /// To [`Secure`]: with the protocol that both sides speak (ALPN).
     Secured(Connection, String),
     /// To [`Listen`] for streams.
     Listening(Listening),
-    /// To [`Listen`] for datagrams: an unconnected socket. The guest can send to those who have sent to it; others it
-    /// must dial.
+    /// To [`Listen`] for datagrams. The guest can send to those who have sent to it; others it must dial.
     Bound(Bound),
     /// To [`Resolve`]: in order of preference, and not empty.
     Addresses(Vec<IpAddr>),
@@ -148,24 +149,18 @@ pub enum Change {
 /// Is told of changes, on the guest's thread.
 pub type Watcher = Box<dyn Fn(Change) + Send + Sync>;
 
-/// A datagram socket that others can reach.
+/// What comes to a port of datagrams. Dropped when the guest closes its socket.
+#[derive(Debug)]
 pub struct Bound {
-    pub socket: OwnedFd,
-    /// Who wants to know when the guest closes it.
-    pub watcher: Option<Watcher>,
+    /// An unconnected socket that anybody can send to.
+    pub socket: Option<OwnedFd>,
+    /// Flows that others have opened to it, each by a socket as [`Answer::Connected`] has them.
+    pub arrivals: Arc<Arrivals>,
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Some(watcher) = &self.watcher {
-            watcher(Change::Closed);
-        }
-    }
-}
-
-impl fmt::Debug for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bound").field("socket", &self.socket).finish_non_exhaustive()
+        self.arrivals.close();
     }
 }
 

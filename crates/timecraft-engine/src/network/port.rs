@@ -11,7 +11,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::{
     Answer, Arrivals, Bound, Change, Connection, Dial, Listen, Listening, Network, Promise, Reply, Resolve, Secure,
-    Ticket, Transport, Watcher, lock,
+    Ticket, lock,
 };
 use crate::Errno;
 
@@ -75,8 +75,8 @@ struct State {
     /// Bounded by what the guest can have: unanswered requests, and two for each of its listeners.
     events: VecDeque<Event>,
     pending: HashMap<u64, (Kind, Promise)>,
-    /// The guest's listeners outside; `None` for datagram sockets.
-    listeners: HashMap<u64, Option<Arc<Arrivals>>>,
+    /// The guest's listeners outside, and its bound datagram sockets.
+    listeners: HashMap<u64, Arc<Arrivals>>,
     last_id: u64,
     attached: bool,
     /// Either side is gone.
@@ -131,24 +131,21 @@ impl Port {
 
     /// Answers a request to listen for streams: connections will be delivered.
     pub fn listening(&self, id: u64) -> bool {
-        self.listen(id, |kind, watcher| {
-            let backlog = if let Kind::Listen { backlog } = kind { backlog } else { 1 };
-            let arrivals = Arc::new(Arrivals::new(backlog).map_err(|_| Errno::Mfile)?.watched(watcher));
-            Ok((Some(Arc::clone(&arrivals)), Answer::Listening(Listening::Arrivals(arrivals))))
-        })
+        self.listen(id, |arrivals| Answer::Listening(Listening::Arrivals(arrivals)))
     }
 
-    /// Answers a request to listen for datagrams.
-    pub fn bound(&self, id: u64, socket: OwnedFd) -> bool {
-        self.listen(id, |_, watcher| Ok((None, Answer::Bound(Bound { socket, watcher: Some(watcher) }))))
+    /// Answers a request to listen for datagrams: flows will be delivered, and strangers may send to the socket.
+    pub fn bound(&self, id: u64, socket: Option<OwnedFd>) -> bool {
+        self.listen(id, |arrivals| Answer::Bound(Bound { socket, arrivals }))
     }
 
-    /// Hands a connection to a listener, or back: its backlog is full ([`Event::Room`] follows), or it is closed.
+    /// Hands a connection or a flow to a listener, or back: its backlog is full ([`Event::Room`] follows), or it is
+    /// closed.
     ///
     /// # Errors
     /// The connection itself.
     pub fn deliver(&self, id: u64, connection: Connection) -> Result<(), Connection> {
-        let arrivals = lock(&self.0.state).listeners.get(&id).cloned().flatten();
+        let arrivals = lock(&self.0.state).listeners.get(&id).cloned();
         match arrivals {
             Some(arrivals) => arrivals.push(connection),
             None => Err(connection),
@@ -161,10 +158,7 @@ impl Port {
     }
 
     /// Answers with a listener, which is known from before the guest can close it.
-    fn listen<F>(&self, id: u64, make: F) -> bool
-    where
-        F: FnOnce(Kind, Watcher) -> Result<(Option<Arc<Arrivals>>, Answer), Errno>,
-    {
+    fn listen(&self, id: u64, answer: impl FnOnce(Arc<Arrivals>) -> Answer) -> bool {
         let Some((kind, promise)) = lock(&self.0.state).pending.remove(&id) else { return false };
         let shared = Arc::downgrade(&self.0);
         let watcher = move |change| {
@@ -172,14 +166,14 @@ impl Port {
                 shared.changed(id, change);
             }
         };
-        let (listener, answer) = match make(kind, Box::new(watcher)) {
-            Ok(both) => both,
-            Err(errno) => {
-                promise.complete(Err(errno));
-                return false;
-            }
+        let backlog = if let Kind::Listen { backlog } = kind { backlog } else { 1 };
+        let Ok(arrivals) = Arrivals::new(backlog) else {
+            promise.complete(Err(Errno::Mfile));
+            return false;
         };
-        lock(&self.0.state).listeners.insert(id, listener);
+        let arrivals = Arc::new(arrivals.watched(Box::new(watcher)));
+        lock(&self.0.state).listeners.insert(id, Arc::clone(&arrivals));
+        let answer = answer(arrivals);
         let unwanted = promise.offer(Ok(answer)).err();
         if unwanted.is_some() {
             // First forgotten, then closed: nobody need be told.
@@ -247,7 +241,7 @@ impl Shared {
         let (event, closed) = match change {
             Change::Room if state.listeners.contains_key(&id) => (Event::Room(id), None),
             Change::Closed => match state.listeners.remove(&id) {
-                Some(listener) => (Event::Closed(id), listener),
+                Some(listener) => (Event::Closed(id), Some(listener)),
                 None => return,
             },
             Change::Room => return,
@@ -300,10 +294,7 @@ impl Network for PortNetwork {
     }
 
     fn listen(&mut self, request: Listen) -> Ticket {
-        let kind = match request.transport {
-            Transport::Stream => Kind::Listen { backlog: request.backlog as usize },
-            Transport::Datagram => Kind::Other,
-        };
+        let kind = Kind::Listen { backlog: request.backlog as usize };
         self.0.ask(kind, |id| Event::Listen(id, request))
     }
 

@@ -1,7 +1,8 @@
 //! Datagram sockets: a queue of the guest's own loopback, and beyond it one connected socket a peer.
 //!
 //! Each peer outside is dialled, so that policy sees it, and has a socket that the kernel connected to it: nobody else
-//! can send to the guest through that. Only who is published (`Answer::Bound`) hears strangers, and may answer them.
+//! can send to the guest through that. Only who is bound to a port that others may reach (`Answer::Bound`) hears more:
+//! other guests, who come with a flow of theirs, and strangers if the port is published, and may answer both.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use rustix::event::PollFlags;
 use rustix::net::{RecvFlags, SendFlags};
 
+use super::flows::{Flow, Flows};
 use super::loopback::{self, Binding, Endpoint, Inbox};
 use super::socket::{Net, Received, remember};
 use crate::Errno;
@@ -20,9 +22,7 @@ use crate::network::{Address, Answer, Bound, Dial, Ticket, Transport};
 
 /// One datagram, bytes: what UDP over IPv4 carries.
 pub(super) const DATAGRAM_BYTES_MAX: usize = 65_507;
-/// Peers outside to which a socket keeps a way open.
-const FLOWS_MAX: usize = 64;
-/// Strangers whom a published socket may answer.
+/// Strangers whom a published socket may answer, and callers that are remembered.
 const STRANGERS_MAX: usize = 1024;
 
 #[derive(Debug)]
@@ -32,22 +32,14 @@ pub(super) struct Datagrams {
     pub peer: Option<Address>,
     /// The request to be reachable from outside.
     pub asked: Option<Ticket>,
-    published: Option<Published>,
-    flows: VecDeque<Flow>,
-    dialling: Option<(SocketAddr, Ticket)>,
-}
-
-#[derive(Debug)]
-struct Published {
-    bound: Bound,
+    outside: Option<Bound>,
     strangers: VecDeque<SocketAddr>,
-}
-
-/// A way to one peer.
-#[derive(Debug)]
-struct Flow {
-    to: SocketAddr,
-    socket: OwnedFd,
+    /// Who has opened a flow. Answers to those who are gone are lost and no errors: nobody may end a server by going.
+    callers: VecDeque<SocketAddr>,
+    flows: Flows,
+    dialling: Option<(SocketAddr, Ticket)>,
+    /// A peer that isn't there: the datagram that it was dialled for is lost, as UDP loses it.
+    absent: Option<SocketAddr>,
 }
 
 fn receive(socket: &OwnedFd, bytes: &mut [u8], peek: bool) -> Result<(usize, bool, Option<SocketAddr>), Errno> {
@@ -65,9 +57,12 @@ impl Datagrams {
             binding: None,
             peer: None,
             asked: None,
-            published: None,
-            flows: VecDeque::new(),
+            outside: None,
+            strangers: VecDeque::new(),
+            callers: VecDeque::new(),
+            flows: Flows::default(),
             dialling: None,
+            absent: None,
         })
     }
 
@@ -81,21 +76,55 @@ impl Datagrams {
         if let Some(reply) = self.asked.as_ref().and_then(Ticket::poll) {
             self.asked = None;
             if let Ok(Answer::Bound(bound)) = reply {
-                rustix::io::ioctl_fionbio(&bound.socket, true)?;
-                self.published = Some(Published { bound, strangers: VecDeque::new() });
+                if let Some(socket) = &bound.socket {
+                    rustix::io::ioctl_fionbio(socket, true)?;
+                }
+                self.outside = Some(bound);
             }
         }
+        self.take_arrivals()?;
         let Some(reply) = self.dialling.as_ref().and_then(|(_, ticket)| ticket.poll()) else { return Ok(()) };
         let Some((to, _)) = self.dialling.take() else { return Ok(()) };
-        // Having too many requests under way isn't what `EAGAIN` says of a datagram socket: that it would wait.
-        match reply.map_err(|errno| if errno == Errno::Again { Errno::Nobufs } else { errno })? {
-            Answer::Connected(connection) => {
-                rustix::io::ioctl_fionbio(&connection.socket, true)?;
-                remember(&mut self.flows, FLOWS_MAX, Flow { to, socket: connection.socket });
+        match reply {
+            Ok(Answer::Connected(connection)) => {
+                self.flows.insert(Flow::new(to, connection.socket, false)?);
                 Ok(())
             }
-            _ => Err(Errno::Proto),
+            Ok(_) => Err(Errno::Proto),
+            Err(errno) if self.is_loss(to, errno) => {
+                self.absent = Some(to);
+                Ok(())
+            }
+            // Having too many requests under way isn't what `EAGAIN` says of a datagram socket: that it would wait.
+            Err(Errno::Again) => Err(Errno::Nobufs),
+            Err(errno) => Err(errno),
         }
+    }
+
+    /// Whether a datagram for a peer that can't be dialled is lost, as UDP loses it, and no error to the guest.
+    fn is_loss(&self, to: SocketAddr, errno: Errno) -> bool {
+        let is_gone = matches!(errno, Errno::Connrefused | Errno::Hostunreach) || self.callers.contains(&to);
+        is_gone && self.peer.as_ref() != Some(&Address::Inet(to))
+    }
+
+    /// Takes in flows that other guests have opened.
+    fn take_arrivals(&mut self) -> Result<(), Errno> {
+        while let Some(connection) = self.outside.as_ref().and_then(|bound| bound.arrivals.pop()) {
+            if let Address::Inet(from) = connection.peer
+                && self.peer.as_ref().is_none_or(|peer| *peer == connection.peer)
+            {
+                self.flows.insert(Flow::new(from, connection.socket, true)?);
+                if !self.callers.contains(&from) {
+                    remember(&mut self.callers, STRANGERS_MAX, from);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets flows that have ended.
+    pub fn prune(&mut self) {
+        self.flows.prune();
     }
 
     /// Sets the peer. One outside is dialled at once, so that a refusal comes early.
@@ -103,7 +132,10 @@ impl Datagrams {
         if let Address::Inet(inet) = to
             && !net.is_local(&to)
         {
-            self.dial(inet, net)?;
+            self.flows.keep(inet);
+            if !self.flows.has(inet) {
+                self.dial(inet, net)?;
+            }
         }
         self.inbox.set_peer(&to);
         self.peer = Some(to);
@@ -142,19 +174,23 @@ impl Datagrams {
     }
 
     fn send_outside(&mut self, bytes: &[u8], to: SocketAddr, net: &mut Net) -> Result<usize, Errno> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        if let Some(published) = self.published.as_ref().filter(|published| published.strangers.contains(&to)) {
-            return Ok(retry(|| rustix::net::sendto(&published.bound.socket, bytes, flags, &to))?);
+        if let Some(socket) = self.outside.as_ref().and_then(|bound| bound.socket.as_ref())
+            && self.strangers.contains(&to)
+        {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            return Ok(retry(|| rustix::net::sendto(socket, bytes, flags, &to))?);
         }
-        if self.flow(to).is_none() && self.dialling.is_none() {
+        if let Some(sent) = self.flows.send(bytes, to) {
+            return sent.map(|()| bytes.len());
+        }
+        if self.dialling.is_none() && self.absent != Some(to) {
             self.dial(to, net)?;
         }
-        let flow = self.flow(to).ok_or(Errno::Again)?;
-        Ok(retry(|| rustix::net::send(&flow.socket, bytes, flags))?)
-    }
-
-    fn flow(&self, to: SocketAddr) -> Option<&Flow> {
-        self.flows.iter().find(|flow| flow.to == to)
+        match self.flows.send(bytes, to) {
+            Some(sent) => sent.map(|()| bytes.len()),
+            None if self.absent.take_if(|absent| *absent == to).is_some() => Ok(bytes.len()),
+            None => Err(Errno::Again),
+        }
     }
 
     pub fn receive(&mut self, bytes: &mut [u8], peek: bool) -> Result<Received, Errno> {
@@ -163,11 +199,11 @@ impl Datagrams {
             Err(Errno::Again) => {}
             Err(errno) => return Err(errno),
         }
-        if let Some(published) = &mut self.published {
-            match receive(&published.bound.socket, bytes, peek) {
+        if let Some(socket) = self.outside.as_ref().and_then(|bound| bound.socket.as_ref()) {
+            match receive(socket, bytes, peek) {
                 Ok((count, truncated, Some(from))) => {
-                    if !published.strangers.contains(&from) {
-                        remember(&mut published.strangers, STRANGERS_MAX, from);
+                    if !self.strangers.contains(&from) {
+                        remember(&mut self.strangers, STRANGERS_MAX, from);
                     }
                     return Ok(Received { count, truncated, from: Some(Address::Inet(from)) });
                 }
@@ -175,27 +211,20 @@ impl Datagrams {
                 Err(errno) => return Err(errno),
             }
         }
-        for flow in &self.flows {
-            match receive(&flow.socket, bytes, peek) {
-                Ok((count, truncated, _)) => {
-                    return Ok(Received { count, truncated, from: Some(Address::Inet(flow.to)) });
-                }
-                Err(Errno::Again) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        Err(Errno::Again)
+        let (count, whole, from) = self.flows.receive(bytes, peek)?;
+        Ok(Received { count, truncated: !whole, from: Some(Address::Inet(from)) })
     }
 
     pub fn watch<'a>(&'a self, interest: PollFlags, watch: &mut Watch<'a>) {
         if interest.contains(PollFlags::IN) {
             watch.push(self.inbox.descriptor(), PollFlags::IN, Meaning::Itself);
-            if let Some(published) = &self.published {
-                watch.push(published.bound.socket.as_fd(), PollFlags::IN, Meaning::Itself);
+            if let Some(bound) = &self.outside {
+                watch.push(bound.arrivals.descriptor(), PollFlags::IN, Meaning::Again);
+                if let Some(socket) = &bound.socket {
+                    watch.push(socket.as_fd(), PollFlags::IN, Meaning::Itself);
+                }
             }
-            for flow in &self.flows {
-                watch.push(flow.socket.as_fd(), PollFlags::IN, Meaning::Itself);
-            }
+            self.flows.watch(watch);
             watch.ticket(self.asked.as_ref());
         }
         // Until a peer has been dialled, nothing can be sent.
@@ -206,13 +235,12 @@ impl Datagrams {
     }
 
     pub fn next_bytes(&self) -> u64 {
-        let outside = self.published.iter().map(|published| &published.bound.socket);
-        let outside = outside.chain(self.flows.iter().map(|flow| &flow.socket));
+        let published = self.outside.as_ref().and_then(|bound| bound.socket.as_ref());
         match self.inbox.next_bytes() as u64 {
-            0 => outside
-                .map(|socket| rustix::io::ioctl_fionread(socket).unwrap_or(0))
-                .find(|bytes| *bytes > 0)
-                .unwrap_or(0),
+            0 => match published.map_or(0, |socket| rustix::io::ioctl_fionread(socket).unwrap_or(0)) {
+                0 => self.flows.next_bytes(),
+                bytes => bytes,
+            },
             bytes => bytes,
         }
     }

@@ -6,6 +6,7 @@
 pub(crate) mod address;
 mod addrinfo;
 mod datagrams;
+pub(super) mod flows;
 mod loopback;
 pub(crate) mod named;
 mod options;

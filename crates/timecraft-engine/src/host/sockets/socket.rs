@@ -10,6 +10,7 @@ use rustix::event::PollFlags;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use super::datagrams::Datagrams;
+use super::flows::FLOWS_MAX;
 use super::loopback::{self, Attempt, Binding, Endpoint, Inbox, Ports, Queue, is_wildcard, lock, reached};
 use super::named::Candidates;
 use super::options::Options;
@@ -251,6 +252,13 @@ impl Socket {
         }
     }
 
+    /// Forgets what its peers have ended, before it is polled.
+    pub fn prune(&mut self) {
+        if let State::Datagrams(datagrams) = &mut self.state {
+            datagrams.prune();
+        }
+    }
+
     fn connected(&mut self, reply: Result<Answer, Errno>) {
         let State::Connecting(Connecting { binding, secures, .. }) =
             std::mem::replace(&mut self.state, State::Idle(None))
@@ -305,7 +313,14 @@ impl Socket {
             _ if !net.is_local(address) => return Err(Errno::Addrnotavail),
             _ => {}
         }
-        self.take_port(address, net)
+        self.take_port(address, net)?;
+        let public = self.local.as_ref().and_then(|local| net.is_public(local));
+        if let (State::Datagrams(datagrams), Some(at)) = (&mut self.state, public) {
+            let request = Listen { transport: Transport::Datagram, at, backlog: FLOWS_MAX as u32 };
+            datagrams.asked = Some(net.network().listen(request));
+            self.settle();
+        }
+        Ok(())
     }
 
     /// Binds to an address that is right, or to the next free port of it.
@@ -313,16 +328,7 @@ impl Socket {
         let binding = Binding::take(&net.ports, self.transport, address)?;
         self.local = Some(binding.address.clone());
         match &mut self.state {
-            State::Datagrams(datagrams) => {
-                let public = net.is_public(&binding.address);
-                datagrams.bind(binding);
-                // A port that nobody has chosen is nobody's to publish.
-                if let Some(at) = public.filter(|_| address.port() != 0) {
-                    let request = Listen { transport: Transport::Datagram, at, backlog: 0 };
-                    datagrams.asked = Some(net.network().listen(request));
-                    self.settle();
-                }
-            }
+            State::Datagrams(datagrams) => datagrams.bind(binding),
             state => *state = State::Idle(Some(binding)),
         }
         Ok(())

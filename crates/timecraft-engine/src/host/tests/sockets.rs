@@ -9,7 +9,7 @@ use super::*;
 use crate::abi::{filetype, socket as abi};
 use crate::host::HostLimits;
 use crate::network::{
-    Address, Answer, Arrivals, Connection, Dial, Listen, Listening, Network, Promise, Resolve, Secure, Ticket,
+    Address, Answer, Arrivals, Bound, Connection, Dial, Listen, Listening, Network, Promise, Resolve, Secure, Ticket,
 };
 use crate::recorder::{MemorySink, MemorySource, Recorder};
 use crate::replayer::{Options, Replayer};
@@ -17,6 +17,7 @@ use crate::restore::{Descriptor, DescriptorKind, Restored, RestoredSocket, Socke
 use crate::{Kill, network::Transport};
 
 mod errors;
+mod flows;
 mod outside;
 mod paths;
 mod preopened;

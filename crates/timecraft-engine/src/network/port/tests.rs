@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
-use crate::network::Address;
+use crate::network::{Address, Transport};
 
 fn port(requests_max: usize) -> (Port, PortNetwork) {
     let port = Port::new((Some(Ipv4Addr::new(10, 1, 2, 3)), None), requests_max).unwrap();
@@ -191,14 +191,14 @@ fn listeners_that_nobody_wants_are_not_heard_of() {
         drop(ticket);
         assert_eq!(names(&port), [("closed", id)]);
         let (near, far) = connection();
-        assert!(!port.listening(id) && !port.bound(id, near.socket));
+        assert!(!port.listening(id) && !port.bound(id, Some(near.socket)));
         assert!(is_closed(&far) && port.take().is_empty());
     }
     // An answer that the guest never looked at.
     let ticket = listen(&mut network, Transport::Datagram, 0);
     assert_eq!(names(&port), [("listen", 3)]);
     let (near, far) = connection();
-    assert!(port.bound(3, near.socket));
+    assert!(port.bound(3, Some(near.socket)));
     drop(ticket);
     assert_eq!(names(&port), [("closed", 3)]);
     assert!(is_closed(&far));

@@ -77,6 +77,12 @@ pub(super) fn connection(socket: impl Into<OwnedFd>, local: &str, peer: &str) ->
     Connection { socket: socket.into(), local: inet(local), peer: inet(peer) }
 }
 
+/// A port of datagrams, and where flows to it are put.
+pub(super) fn bound(socket: Option<OwnedFd>) -> (Bound, Arc<Arrivals>) {
+    let arrivals = Arc::new(Arrivals::new(4).unwrap());
+    (Bound { socket, arrivals: Arc::clone(&arrivals) }, arrivals)
+}
+
 #[test]
 fn a_dial_is_answered_later_by_a_real_socket() {
     let (mut guest, network) = networked();
@@ -323,7 +329,7 @@ fn datagrams_go_out_by_a_dialled_flow_each() {
     guest.nonblock(fd);
     guest.bind(fd, &[0, 0, 0, 0], 53).unwrap();
     let outside = socket.local_addr().unwrap();
-    network.take().1.complete(Ok(Answer::Bound(crate::network::Bound { socket: socket.into(), watcher: None })));
+    network.take().1.complete(Ok(Answer::Bound(bound(Some(socket.into())).0)));
     far.send_to(b"hello", outside).unwrap();
     let stranger = u64::from(far.local_addr().unwrap().port());
     assert_eq!(guest.receive_from(fd, 9), Ok((b"hello".to_vec(), stranger)));

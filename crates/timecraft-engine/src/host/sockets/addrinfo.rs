@@ -168,8 +168,9 @@ pub(super) fn known(node: &str, flags: u16) -> Option<Vec<IpAddr>> {
         return Some(vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]);
     }
     let name = node.strip_suffix('.').unwrap_or(node).to_ascii_lowercase();
+    let is_name = flags & abi::AI_NUMERICHOST == 0;
     // RFC 6761: these never leave the machine.
-    if name.is_empty() || name == "localhost" || name.ends_with(".localhost") {
+    if name.is_empty() || is_name && (name == "localhost" || name.ends_with(".localhost")) {
         return Some(loopback());
     }
     node.parse().ok().map(|ip| vec![ip])

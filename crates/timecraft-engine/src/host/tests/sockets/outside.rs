@@ -384,6 +384,7 @@ fn names_are_looked_up() {
         (b"", b"", tcp4, Errno::Noent),
         (b"::1", b"80", tcp4, Errno::Noent),
         (b"db.internal", b"80", [4, 0, 1, 2, 0, 0, 0, 0], Errno::Noent),
+        (b"localhost", b"80", [4, 0, 1, 2, 0, 0, 0, 0], Errno::Noent),
         (b"localhost", b"80", [0, 1, 1, 2, 0, 0, 0, 0], Errno::Inval),
         (b"localhost", b"80", [0, 0, 3, 2, 0, 0, 0, 0], Errno::Afnosupport),
         (b"localhost", b"80", [0, 0, 1, 2, 2, 0, 0, 0], Errno::Inval),

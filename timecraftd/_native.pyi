@@ -335,6 +335,10 @@ class LogReader:
         """
     def seek_seq(self, seq: int) -> None: ...
     def seek_time(self, time_ns: int) -> None: ...
+    def seek_unix_time(self, unix_ns: int) -> None:
+        """To the first record of that time of the day or later: resumed processes have gaps there."""
+    def time_at(self, unix_ns: int) -> int:
+        """Since the start of the process, for a time of the day; within a gap, the time of the resumption."""
     def trace(
         self,
         records_max: int,

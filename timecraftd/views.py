@@ -378,18 +378,14 @@ class Trace:
         self._follow = follow
         self._gaps: list[str] = []
         self._traffic: Traffic | None = None
-        self._start_unix_ns: int | None = None
         self._last_ns: int | None = None
         self._log = runtime.log_source(process)
         if options.skip_damaged:
-            self._start_unix_ns = process.started_ns
             return
         runtime.check_log(process)
-        if process.state is ProcessState.RUNNING or options.start_is_unix:
-            info = runtime.log_info(process)  # it takes a few requests, if the log is in a bucket
-            self._start_unix_ns = info.start_unix_ns
+        if process.state is ProcessState.RUNNING and follow is None:
             # A guest may call faster than we read: what came since isn't waited for, unless that is asked for.
-            self._last_ns = info.last_time_ns if process.state is ProcessState.RUNNING and follow is None else None
+            self._last_ns = runtime.log_info(process).last_time_ns
         self._traffic = None if options.layer == "syscall" else self._open_traffic()
 
     def text(self) -> Iterator[bytes]:
@@ -398,15 +394,11 @@ class Trace:
             yield from self._traffic.text(self._follow or bool)
             return
         options = self._options
-        start_ns = options.start_ns
-        if start_ns is not None and self._start_unix_ns is not None and options.start_is_unix:
-            start_ns = max(start_ns - self._start_unix_ns, 0)
-        until_ns = None if options.duration_ns is None else (start_ns or 0) + options.duration_ns
-        if self._last_ns is not None:
-            until_ns = min(until_ns or self._last_ns, self._last_ns)
         query = TraceQuery(
-            start_ns=start_ns,
-            until_ns=until_ns,
+            start_ns=options.start_ns,
+            until_ns=None if options.duration_ns is None else (options.start_ns or 0) + options.duration_ns,
+            is_unix=options.start_is_unix,
+            last_ns=self._last_ns,
             json=options.form != "text",
             string_bytes_max=STRING_BYTES_VERBOSE if options.verbose else STRING_BYTES,
             timestamps=options.timestamps or "relative",

@@ -4,13 +4,16 @@ import json
 import re
 import signal
 import socket
+import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import yaml
 
-from tests.e2e.cli import BUILT, Cli, guest, kill9
+from tests.e2e.cli import BUILT, Cli, guest, kill9, wait_for
 from tests.e2e.test_sandbox_cli import CONTROL, Terminal
 
 REFUSED = 125
@@ -219,6 +222,48 @@ def test_windows(cli: Cli):
     since = data(cli, "network", process, "-t", middle["time"])
     assert 0 < len(since) < len(data(cli, "network", process))
     assert data(cli, "network", process, "-t", "2100-01-01T00:00:00Z") == []
+
+
+TICKS = """
+    import time
+    for number in range(40):
+        print(number, time.time_ns(), flush=True)
+        time.sleep(0.02)
+"""
+
+
+def test_dates_of_a_process_that_was_resumed(cli: Cli, scratch: Path):
+    """Its time goes on, the clock of the day has jumped: lines have their date, and a date leads to its lines."""
+    program = scratch / "ticks.py"
+    program.write_text(dedent(TICKS))
+    host = cli.start("run", program)
+    process = host.stderr.readline().decode().strip()
+    wait_for(lambda: host.stdout.readline().startswith(b"5 "), "it ticks")
+    kill9(host)
+    died_ns = time.time_ns()
+    cli("resume", process)
+    told = [int(line.split()[1]) for line in cli("logs", process).out.splitlines()]
+    flags = ["--timestamps", "absolute", "--call", "fd_write"]
+    lines = cli("trace", "syscall", process, *flags).out.splitlines()
+    times = [datetime.fromisoformat(line.split()[0]) for line in lines]
+    assert len(lines) == len(told) == 40
+    # The system may correct its clock meanwhile, by a little.
+    for time_ns, next_ns, shown in zip(told, [*told[1:], time.time_ns()], times, strict=True):
+        assert time_ns / 1e9 - 0.005 < shown.timestamp() < next_ns / 1e9 + 0.005, (told, lines)
+    for number in (2, 37):
+        start = times[number].isoformat()
+        since = cli("trace", "syscall", process, "-t", start, *flags).out.splitlines()
+        assert since == lines[number:], number
+        duration = times[number + 1] - times[number] - timedelta(milliseconds=1)
+        some = cli("trace", "syscall", process, "-t", start, "-d", f"{duration // timedelta(microseconds=1)}us", *flags)
+        assert some.out.splitlines() == lines[number : number + 1], number
+    # Nobody ran it then: what comes next is shown.
+    start = datetime.fromtimestamp(died_ns / 1e9, UTC).isoformat()
+    resumed = cli("trace", "syscall", process, "-t", start).out.splitlines()
+    assert "epoch 1 begins" in resumed[0], resumed[:3]
+    assert 0 < len(cli("trace", "syscall", process, "-t", start, *flags).out.splitlines()) < 36
+    assert cli("trace", "syscall", process, "-t", "2100-01-01T00:00:00Z").out == ""
+    assert len(cli("trace", "syscall", process, "-t", "2001-01-01T00:00:00Z", *flags).out.splitlines()) == 40
 
 
 def test_a_running_process_is_followed_to_its_end(cli: Cli):

@@ -44,6 +44,10 @@ class TraceQuery:
 
     start_ns: int | None = None
     until_ns: int | None = None
+    is_unix: bool = False
+    """Whether these two are since the Unix epoch, and not since the start of the process."""
+    last_ns: int | None = None
+    """Records later than that, since the start of the process, aren't waited for."""
     json: bool = False
     string_bytes_max: int = 32
     timestamps: Literal["none", "relative", "absolute"] = "relative"
@@ -152,7 +156,12 @@ class Logs:
         if query.start_seq is not None:
             reader.seek_seq(query.start_seq)
         elif query.start_ns is not None:
-            reader.seek_time(query.start_ns)
+            (reader.seek_unix_time if query.is_unix else reader.seek_time)(query.start_ns)
+        until_ns = query.until_ns
+        if until_ns is not None and query.is_unix:
+            until_ns = reader.time_at(until_ns)
+        if query.last_ns is not None:
+            until_ns = query.last_ns if until_ns is None else min(until_ns, query.last_ns)
 
         def read() -> list[str]:
             nonlocal told
@@ -162,7 +171,7 @@ class Logs:
                 string_bytes_max=query.string_bytes_max,
                 timestamps=query.timestamps,
                 calls=query.calls,
-                until_time_ns=query.until_ns,
+                until_time_ns=until_ns,
             )
             if gap is not None:
                 gaps = reader.gaps

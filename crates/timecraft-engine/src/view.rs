@@ -73,14 +73,52 @@ fn start_of(first: &impl Record) -> u64 {
     if first.call() == CALL_START { first.args().get(1).copied().unwrap_or(0) } else { 0 }
 }
 
+/// Where a process was started, or resumed. Time goes on from epoch to epoch, the clock of the day jumps.
+#[derive(Clone, Copy, Debug)]
+struct Epoch {
+    first_seq: u64,
+    first_time_ns: u64,
+    zero_unix_ns: u64,
+}
+
+/// The epochs of a log, but for those whose beginning is damaged.
+fn epochs_of(reader: &LogReader) -> Result<Vec<Epoch>, LogError> {
+    let segments = reader.segments();
+    let begins = |index: &usize| *index == 0 || segments[*index].start.epoch != segments[*index - 1].start.epoch;
+    let mut beginning = reader.reopen()?;
+    let mut epochs = Vec::new();
+    for index in (0..segments.len()).filter(begins) {
+        let found = beginning.seek(segments[index].start.base_seq).and_then(|()| beginning.next());
+        match found {
+            Ok(Some(first)) if first.call() == CALL_START => epochs.push(Epoch {
+                first_seq: first.seq(),
+                first_time_ns: first.time_ns(),
+                zero_unix_ns: start_of(&first),
+            }),
+            Ok(_) | Err(LogError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(epochs)
+}
+
+/// The epoch that the clock of the day was in then, and the next one, if there are any.
+fn epoch_at(epochs: &[Epoch], unix_ns: u64) -> (Option<Epoch>, Option<Epoch>) {
+    let begun = |epoch: &Epoch| epoch.zero_unix_ns.saturating_add(epoch.first_time_ns) <= unix_ns;
+    match epochs.iter().rposition(begun) {
+        Some(at) => (Some(epochs[at]), epochs.get(at + 1).copied()),
+        None => (None, epochs.first().copied()),
+    }
+}
+
 /// A log as lines of text or pieces of output, in batches; also one that is still being written.
 #[derive(Debug)]
 pub struct LogView {
     reader: LogReader,
     trees: Trees,
     output: Output,
-    /// As in [`LogSummary`]; found out when it is needed.
-    start_unix_ns: Option<u64>,
+    /// Wall-clock time of time 0 in the epoch that the reader is in; found out when it is needed.
+    zero_unix_ns: Option<u64>,
     ended: bool,
     /// Where the log is damaged, once the reader got there.
     damage: Option<LogError>,
@@ -117,19 +155,43 @@ impl LogView {
     /// [`LogError`] if nothing can be read.
     pub fn open_damaged(source: impl Into<LogSource>, trees: Trees) -> Result<Self, LogError> {
         let mut view = Self::with_reader(LogReader::open_damaged(source)?, trees);
-        view.start_unix_ns = Some(view.reader.next()?.map_or(0, |first| start_of(&first)));
+        view.zero_unix_ns = Some(view.reader.next()?.map_or(0, |first| start_of(&first)));
         view.reader.rewind()?;
         Ok(view)
     }
 
     fn with_reader(reader: LogReader, trees: Trees) -> Self {
-        LogView { reader, trees, output: Output::default(), start_unix_ns: None, ended: false, damage: None }
+        LogView { reader, trees, output: Output::default(), zero_unix_ns: None, ended: false, damage: None }
     }
 
     /// The log's reader, for seeking.
     pub fn reader(&mut self) -> &mut LogReader {
-        self.damage = None;
+        (self.damage, self.zero_unix_ns) = (None, None);
         &mut self.reader
+    }
+
+    /// Moves so that the first record of that time of the day or later is the next one, or to the end.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn seek_unix_time(&mut self, unix_ns: u64) -> Result<(), LogError> {
+        let (epoch, next) = epoch_at(&epochs_of(&self.reader)?, unix_ns);
+        let time_ns = epoch.map(|epoch| unix_ns - epoch.zero_unix_ns);
+        match (time_ns, next) {
+            (Some(time_ns), Some(next)) if time_ns > next.first_time_ns => self.reader().seek(next.first_seq),
+            (Some(time_ns), _) => self.reader().seek_time(time_ns),
+            (None, _) => self.reader().rewind(),
+        }
+    }
+
+    /// The log's time at a time of the day; while no host ran the process, that of its resumption.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn time_at(&mut self, unix_ns: u64) -> Result<u64, LogError> {
+        let (epoch, next) = epoch_at(&epochs_of(&self.reader)?, unix_ns);
+        let time_ns = epoch.map_or(0, |epoch| unix_ns - epoch.zero_unix_ns);
+        Ok(next.map_or(time_ns, |next| time_ns.min(next.first_time_ns)))
     }
 
     /// Whether the record of the process's end was passed.
@@ -143,9 +205,7 @@ impl LogView {
     /// [`LogError`] where the log is damaged; what is before it was returned.
     pub fn trace(&mut self, records_max: usize, options: &TraceOptions) -> Result<Vec<String>, LogError> {
         let mut strace = options.strace;
-        if options.absolute {
-            strace.timestamps = Timestamps::Absolute { zero_ns: self.start_unix_ns()? };
-        }
+        let mut zero_unix_ns = if options.absolute { self.zero_unix_ns()? } else { 0 };
         let mut lines = Vec::new();
         while lines.len() < records_max && self.damage.is_none() {
             let record = match self.reader.next() {
@@ -160,6 +220,13 @@ impl LogView {
                 break;
             }
             self.ended |= record.call() == CALL_END;
+            if record.call() == CALL_START {
+                zero_unix_ns = start_of(&record);
+                self.zero_unix_ns = Some(zero_unix_ns);
+            }
+            if options.absolute {
+                strace.timestamps = Timestamps::Absolute { zero_ns: zero_unix_ns };
+            }
             // Without its tree, a record shows where its bytes were.
             let record = self.trees.complete(record).unwrap_or_else(|_| WholeRecord::unread(record));
             if options.calls.is_empty() || options.calls.contains(&record.call()) {
@@ -173,13 +240,19 @@ impl LogView {
         self.or_damage(lines)
     }
 
-    fn start_unix_ns(&mut self) -> Result<u64, LogError> {
-        if let Some(known) = self.start_unix_ns {
+    fn zero_unix_ns(&mut self) -> Result<u64, LogError> {
+        if let Some(known) = self.zero_unix_ns {
             return Ok(known);
         }
-        // With a reader of its own: this one has its place in the log.
-        let found = self.reader.reopen()?.next()?.map(|first| start_of(&first));
-        self.start_unix_ns = found;
+        // The next record is of the epoch, or begins it.
+        let next_seq = self.reader.next()?.map(|record| record.seq());
+        if let Some(seq) = next_seq {
+            self.reader.seek(seq)?;
+        }
+        let epochs = epochs_of(&self.reader)?;
+        let of_next = |epoch: &&Epoch| next_seq.is_none_or(|seq| epoch.first_seq <= seq);
+        let found = epochs.iter().rfind(of_next).map(|epoch| epoch.zero_unix_ns);
+        self.zero_unix_ns = found;
         Ok(found.unwrap_or(0))
     }
 

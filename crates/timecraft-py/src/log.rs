@@ -211,6 +211,14 @@ impl LogReader {
         self.with(py, |view| view.reader().seek_time(time_ns))
     }
 
+    fn seek_unix_time(&self, py: Python<'_>, unix_ns: u64) -> PyResult<()> {
+        self.with(py, |view| view.seek_unix_time(unix_ns))
+    }
+
+    fn time_at(&self, py: Python<'_>, unix_ns: u64) -> PyResult<u64> {
+        self.with(py, |view| view.time_at(unix_ns))
+    }
+
     #[pyo3(signature = (records_max, *, json=false, string_bytes_max=32, timestamps="relative", calls=None,
         until_time_ns=None))]
     #[allow(clippy::too_many_arguments)] // Python's keyword arguments

@@ -94,9 +94,7 @@ pub fn start_with_storage(
         return Err(LogError::OtherProcess(config.dir));
     }
     dir::prepare_lost_mark(&config.dir)?;
-    let ring_path = config.ring_path.clone().unwrap_or_else(|| config.dir.join("ring.buf"));
-    let ring_path = std::path::absolute(&ring_path).map_err(LogError::io(&ring_path, "resolve"))?;
-    dir::write_ring_pointer(&config.dir, &ring_path)?;
+    let ring_path = place_ring(&config)?;
     let digest = config.output == Output::Digest;
     let identity = RingIdentity { process: config.process, epoch: config.epoch, digest };
     let ring = Ring::create(&ring_path, config.ring_bytes, &identity)?;
@@ -125,6 +123,7 @@ pub fn start_with_storage(
     };
     let writer = Writer {
         ring: ring_reader,
+        ring_path: ring_path.clone(),
         encoder: BlockEncoder::new(config.compression, config.block_bytes_max, past.next_seq, past.chain),
         compression: config.compression,
         block_bytes_max: config.block_bytes_max,
@@ -148,6 +147,14 @@ pub fn start_with_storage(
         .map_err(LogError::io(&config.dir, "start a thread for"))?;
     let handle = LogWriterHandle { dir: config.dir, ring_path, thread: Some(thread), waker, shared, _lock: lock };
     Ok((ring_writer, handle))
+}
+
+/// Where the ring will lie, noted in the log's directory.
+fn place_ring(config: &LogConfig) -> Result<PathBuf, LogError> {
+    let path = config.ring_path.clone().unwrap_or_else(|| config.dir.join("ring.buf"));
+    let path = std::path::absolute(&path).map_err(LogError::io(&path, "resolve"))?;
+    dir::write_ring_pointer(&config.dir, &path)?;
+    Ok(path)
 }
 
 /// What the writer thread shows to others.
@@ -492,6 +499,7 @@ impl Digester {
 /// The thread's state.
 struct Writer {
     ring: RingReader,
+    ring_path: PathBuf,
     encoder: BlockEncoder,
     compression: Compression,
     block_bytes_max: usize,
@@ -582,10 +590,8 @@ impl Writer {
             self.repair()?;
         }
         let held = !stop && self.shared.is_held();
+        self.ring.back_ahead().map_err(|error| LogError::io(&self.ring_path, "allocate")(error.into()))?;
         let drained = if held { 0 } else { self.drain()? };
-        if drained > 0 {
-            self.ring.touch_ahead();
-        }
         if drained == 0 && stop {
             self.flush()?;
             self.files.seal()?;

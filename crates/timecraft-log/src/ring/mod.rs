@@ -7,67 +7,37 @@
 //! record is written to a segment. So whatever kills the process, each record is in the file of the
 //! ring, in a segment, or in both; recovery drops doubles by sequence number.
 
-use crate::bytes::{put, u16_at, u32_at, u64_at, words_as_bytes_mut};
-use crate::error::{AppendError, LogError, Reason};
+mod header;
+mod image;
+mod mapping;
+
+pub use self::header::RingIdentity;
+pub use self::image::RingImage;
+
+use self::header::{CAPACITY_MAX, CAPACITY_MIN, encode_fixed, state};
+use self::mapping::{BACKED_FIRST, Mapping};
+use crate::bytes::words_as_bytes_mut;
+use crate::error::{AppendError, LogError};
 use crate::record::{
     ARGS_MAX, Head, PROLOGUE_WORDS, RECORD_BYTES_MAX, REGIONS_MAX, RecordView, counts_word, pack_region,
 };
-use rustix::fs::{self, FallocateFlags};
-use rustix::mm::{self, MapFlags, ProtFlags};
+use rustix::io::Errno;
 use rustix::thread::futex;
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::ptr;
-use std::slice;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const MAGIC: &[u8; 4] = b"TCR1";
-const VERSION: u16 = 2;
-const FLAG_DIGEST: u16 = 1;
-/// Room for the header: a page on every supported target.
-const HEADER_LEN: usize = 64 << 10;
-/// Data of a new ring that is in memory before the guest starts, in bytes. Touching all of it takes longer than many a
-/// guest runs.
-const TOUCHED_FIRST: usize = 256 << 10;
-/// How far ahead of the guest pages are touched, in bytes.
-const TOUCHED_AHEAD: u64 = 1 << 20;
-/// Fixed part of the header, before the positions.
-const FIXED_LEN: usize = 64;
-const CAPACITY_MIN: usize = 64 << 10;
-const CAPACITY_MAX: usize = 1 << 30;
-/// Each position has a cache line (and its prefetched neighbour) for itself.
-const HEAD_AT: usize = 128;
-const TAIL_AT: usize = 256;
-const STATE_AT: usize = 264;
-const CONSUMER_ASLEEP_AT: usize = 268;
-const FAULT_AT: usize = 272;
-const PRODUCER_ASLEEP_AT: usize = 384;
-
+/// How far ahead of the guest there is memory, in bytes, if the writer keeps up.
+const BACKED_AHEAD: u64 = 1 << 20;
+/// With less memory than this ahead of it, in bytes, the guest calls the writer.
+const BACKED_LOW: u64 = BACKED_FIRST as u64 / 2;
 /// Longest sleep of a producer that waits for room: bounds the delay of a cancellation.
 const PRODUCER_SLEEP_MAX: Duration = Duration::from_millis(2);
 /// How long a producer that is cancelled still waits for room, unless the consumer can't write anyway: a disk that is
 /// slow is no reason to lose the end of a guest that is killed.
 const CANCELLED_PATIENCE: Duration = Duration::from_millis(500);
-
-/// What the consumer does with records, as the producer sees it.
-mod state {
-    pub const OPEN: u32 = 0;
-    pub const FAILED: u32 = 1;
-    pub const DISCARDING: u32 = 2;
-}
-
-/// Whose records a ring holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RingIdentity {
-    /// Identity of the process.
-    pub process: [u8; 16],
-    /// Epoch of the process.
-    pub epoch: u32,
-    /// Whether the writer replaces sent bytes by digests, so that recovery does alike.
-    pub digest: bool,
-}
 
 /// A ring that was created and not yet split into its two ends.
 #[derive(Debug)]
@@ -78,9 +48,9 @@ pub struct Ring {
 impl Ring {
     /// Creates the file at `path` with `capacity` bytes of data, and maps it.
     ///
-    /// The room is allocated and the pages are touched now, so that neither a full file system nor
-    /// a page fault can hit the guest's thread. `capacity` must be a power of two of at least
-    /// 64 KiB and at most 1 GiB. An existing file is replaced.
+    /// A first part of the data gets memory now, so that neither a full file system nor a page fault can hit the
+    /// guest's thread; the rest before the guest gets there. `capacity` must be a power of two of at least 64 KiB and
+    /// at most 1 GiB. An existing file is replaced.
     pub fn create(path: &Path, capacity: usize, identity: &RingIdentity) -> Result<Self, LogError> {
         if !capacity.is_power_of_two() || !(CAPACITY_MIN..=CAPACITY_MAX).contains(&capacity) {
             return Err(LogError::Config("ring_bytes must be a power of two, 64 KiB to 1 GiB"));
@@ -93,14 +63,10 @@ impl Ring {
         }
         let file =
             File::options().read(true).write(true).create_new(true).open(path).map_err(LogError::io(path, "create"))?;
-        let fail = |error: rustix::io::Errno| LogError::io(path, "allocate")(error.into());
-        let allocated = fs::fallocate(&file, FallocateFlags::empty(), 0, (HEADER_LEN + capacity) as u64);
-        let map = allocated
-            .and_then(|()| Mapping::new(&file, capacity))
+        let map = Mapping::new(file, capacity)
             .inspect_err(|_| drop(std::fs::remove_file(path)))
-            .map_err(fail)?;
-        let fixed = encode_fixed(capacity, identity);
-        map.write_fixed(&fixed);
+            .map_err(|error| LogError::io(path, "allocate")(error.into()))?;
+        map.write_fixed(&encode_fixed(capacity, identity));
         Ok(Self { map: Arc::new(map) })
     }
 
@@ -115,7 +81,8 @@ impl Ring {
         let capacity = self.map.capacity as u64;
         let writer = RingWriter {
             head: 0,
-            tail_seen: 0,
+            limit: 0,
+            nudge_at: 0,
             record_bytes_max: RECORD_BYTES_MAX.min(self.map.capacity),
             capacity,
             next_seq,
@@ -127,30 +94,8 @@ impl Ring {
         };
         let stats = Arc::clone(&writer.stats);
         stats.next_seq_synced.store(next_seq, Ordering::Relaxed);
-        let touched = self.map.capacity.min(TOUCHED_FIRST);
-        (writer, RingReader { pos: 0, touched, map: self.map, stats })
+        (writer, RingReader { pos: 0, map: self.map, stats })
     }
-}
-
-fn encode_fixed(capacity: usize, identity: &RingIdentity) -> [u8; FIXED_LEN] {
-    let mut fixed = [0; FIXED_LEN];
-    put(&mut fixed, 0, MAGIC);
-    put(&mut fixed, 4, &VERSION.to_le_bytes());
-    put(&mut fixed, 6, &(if identity.digest { FLAG_DIGEST } else { 0 }).to_le_bytes());
-    put(&mut fixed, 8, &(capacity as u64).to_le_bytes());
-    put(&mut fixed, 16, &identity.process);
-    put(&mut fixed, 32, &boot_id());
-    put(&mut fixed, 48, &identity.epoch.to_le_bytes());
-    let crc = crc32c::crc32c(&fixed[..60]);
-    put(&mut fixed, 60, &crc.to_le_bytes());
-    fixed
-}
-
-/// Identity of the running kernel: a ring from before a reboot may be torn. Zero if unknown.
-fn boot_id() -> [u8; 16] {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    u128::from_str_radix(&hex, 16).map_or([0; 16], u128::to_be_bytes)
 }
 
 /// What the two ends tell each other beside the records, and counters of the producer, readable from any thread.
@@ -166,14 +111,18 @@ pub(crate) struct ProducerStats {
     pub stalls: AtomicU64,
     pub stalled_ns: AtomicU64,
     pub records_lost: AtomicU64,
+    /// Position up to which the producer waits for memory, or has waited.
+    pub memory_wanted: AtomicU64,
 }
 
 /// The producing end of a ring, for the guest's thread.
 #[derive(Debug)]
 pub struct RingWriter {
     head: u64,
-    /// The consumer's position when last looked: at most the real one.
-    tail_seen: u64,
+    /// The position up to which there was room when last looked: at most the real one.
+    limit: u64,
+    /// The position from which the consumer has to hurry, when last looked.
+    nudge_at: u64,
     capacity: u64,
     record_bytes_max: usize,
     next_seq: u64,
@@ -210,7 +159,7 @@ impl RingWriter {
             return Err(self.refusal(args.len(), written_count.max(sent_count), words));
         }
         let len = words as u64 * 8;
-        let room = self.head + len - self.tail_seen <= self.capacity;
+        let room = self.head + len <= self.limit;
         if (!room || self.map.state().load(Ordering::Relaxed) != state::OPEN) && !self.make_room(len)? {
             return Ok(self.lose());
         }
@@ -290,7 +239,7 @@ impl RingWriter {
     fn commit(&mut self, len: u64) -> u64 {
         self.head += len;
         self.map.head().store(self.head, Ordering::Release);
-        if self.head - self.tail_seen > self.capacity / 2 {
+        if self.head > self.nudge_at {
             self.nudge();
         }
         let seq = self.next_seq;
@@ -298,13 +247,22 @@ impl RingWriter {
         seq
     }
 
-    /// Wakes a sleeping consumer if the ring is really more than half full.
+    /// Wakes a sleeping consumer if the ring is really more than half full, or needs memory soon.
     #[cold]
     fn nudge(&mut self) {
-        self.tail_seen = self.map.tail().load(Ordering::Acquire);
-        if self.head - self.tail_seen > self.capacity / 2 {
+        self.look();
+        if self.head > self.nudge_at {
             wake(self.map.consumer_asleep());
         }
+    }
+
+    /// Finds out how far it may go; returns the consumer's position.
+    fn look(&mut self) -> u64 {
+        let backed = self.map.backed();
+        let tail = self.map.tail().load(Ordering::Acquire);
+        self.limit = backed.min(tail + self.capacity);
+        self.nudge_at = backed.saturating_sub(BACKED_LOW).min(tail + self.capacity / 2);
+        tail
     }
 
     #[cold]
@@ -325,10 +283,16 @@ impl RingWriter {
                 state::DISCARDING => break Ok(false),
                 _ => break Err(AppendError::WriterFailed),
             }
-            self.tail_seen = self.map.tail().load(Ordering::Acquire);
-            if self.head + len - self.tail_seen <= self.capacity {
+            let tail = self.look();
+            let end = self.head + len;
+            if end <= self.limit {
                 break Ok(true);
             }
+            // The consumer is behind with memory: no reason to wait for it, unless there is none.
+            if end <= tail + self.capacity && self.map.back(end).is_ok() && end <= self.map.backed() {
+                continue;
+            }
+            self.stats.memory_wanted.store(end, Ordering::SeqCst);
             // Counted when it begins, so that it shows while it lasts.
             let since = *stalled_since.get_or_insert_with(|| {
                 self.stats.stalls.fetch_add(1, Ordering::Relaxed);
@@ -338,10 +302,8 @@ impl RingWriter {
                 break Err(AppendError::Cancelled);
             }
             wake(self.map.consumer_asleep());
-            let full_at = self.tail_seen;
             sleep(self.map.producer_asleep(), PRODUCER_SLEEP_MAX, || {
-                self.map.tail().load(Ordering::SeqCst) == full_at
-                    && self.map.state().load(Ordering::SeqCst) == state::OPEN
+                self.map.tail().load(Ordering::SeqCst) == tail && self.map.state().load(Ordering::SeqCst) == state::OPEN
             });
         };
         if let Some(since) = stalled_since {
@@ -398,25 +360,22 @@ fn fill<'a>(
 pub struct RingReader {
     /// Position behind the last record that [`RingReader::next`] gave.
     pos: u64,
-    /// Bytes of data, from the start, whose pages are in memory.
-    touched: usize,
     map: Arc<Mapping>,
     stats: Arc<ProducerStats>,
 }
 
 impl RingReader {
-    /// Touches pages that the guest will soon write for the first time.
-    pub fn touch_ahead(&mut self) {
-        let capacity = self.map.capacity;
-        if self.touched == capacity {
-            return;
+    /// Gives memory to what the guest will soon write for the first time. Fails if there is none, and the guest can't
+    /// go on without.
+    pub fn back_ahead(&self) -> Result<(), Errno> {
+        let (head, wanted) = (self.map.head().load(Ordering::Acquire), self.stats.memory_wanted.load(Ordering::SeqCst));
+        let ahead = wanted.max(head + BACKED_AHEAD);
+        if ahead <= self.map.backed() {
+            return Ok(());
         }
-        let ahead = self.map.head().load(Ordering::Acquire).saturating_add(TOUCHED_AHEAD);
-        let to = usize::try_from(ahead).map_or(capacity, |ahead| ahead.next_multiple_of(64 << 10).min(capacity));
-        if to > self.touched {
-            self.map.touch(HEADER_LEN + self.touched, HEADER_LEN + to);
-            self.touched = to;
-        }
+        let backed = self.map.back(ahead);
+        let waits_for_all = wanted > self.map.backed() && self.map.tail().load(Ordering::Relaxed) == head;
+        if waits_for_all { backed } else { Ok(()) }
     }
 
     /// The next record, or `None` if there is none yet. Its room stays taken until released.
@@ -527,209 +486,6 @@ pub(crate) struct ConsumerWaker {
 impl ConsumerWaker {
     pub fn wake(&self) {
         wake(self.map.consumer_asleep());
-    }
-}
-
-/// The records left in the file of a ring whose process is gone.
-#[derive(Debug)]
-pub struct RingImage {
-    identity: RingIdentity,
-    discarding: bool,
-    words: Vec<u64>,
-}
-
-impl RingImage {
-    fn read(path: &Path) -> Result<Self, LogError> {
-        let bytes = std::fs::read(path).map_err(LogError::io(path, "read"))?;
-        let corrupt = |at, reason| LogError::corrupt(path, at, None, reason);
-        if bytes.len() < HEADER_LEN {
-            return Err(corrupt(bytes.len() as u64, Reason::Truncated));
-        }
-        if &bytes[..4] != MAGIC {
-            return Err(corrupt(0, Reason::BadMagic));
-        }
-        let version = u16_at(&bytes, 4);
-        if version > VERSION {
-            let (path, supported) = (PathBuf::from(path), VERSION);
-            return Err(LogError::VersionNewer { path, found: version, supported });
-        }
-        if crc32c::crc32c(&bytes[..60]) != u32_at(&bytes, 60) {
-            return Err(corrupt(0, Reason::CorruptCrc));
-        }
-        let identity = RingIdentity {
-            process: bytes[16..32].try_into().expect("16 bytes"),
-            epoch: u32_at(&bytes, 48),
-            digest: u16_at(&bytes, 6) & FLAG_DIGEST != 0,
-        };
-        let capacity = u64_at(&bytes, 8);
-        let data = &bytes[HEADER_LEN..];
-        let (head, tail) = (u64_at(&bytes, HEAD_AT), u64_at(&bytes, TAIL_AT));
-        if data.len() as u64 != capacity || !capacity.is_power_of_two() {
-            return Err(corrupt(8, Reason::Malformed("size and capacity differ")));
-        }
-        let used = head.checked_sub(tail).filter(|&used| used <= capacity);
-        let Some(used) = used.filter(|_| head % 8 == 0 && tail % 8 == 0) else {
-            return Err(corrupt(HEAD_AT as u64, Reason::Malformed("positions")));
-        };
-        let words = if bytes[32..48] == boot_id() {
-            let mask = capacity - 1;
-            (0..used / 8).map(|word| u64_at(data, ((tail + word * 8) & mask) as usize)).collect()
-        } else {
-            Vec::new() // written under another boot: memory and medium need not agree
-        };
-        let discarding = u32_at(&bytes, STATE_AT) == state::DISCARDING;
-        Ok(Self { identity, discarding, words })
-    }
-
-    /// Whose records these are.
-    pub fn identity(&self) -> &RingIdentity {
-        &self.identity
-    }
-
-    /// Whether the writer had given up, and the guest ran on unrecorded.
-    pub fn was_discarding(&self) -> bool {
-        self.discarding
-    }
-
-    /// The records, oldest first. Ends early at anything that is not a record.
-    pub fn records(&self) -> impl Iterator<Item = RecordView<'_>> {
-        let mut rest = self.words.as_slice();
-        std::iter::from_fn(move || {
-            let (record, len) = RecordView::parse(rest)?;
-            rest = &rest[len..];
-            Some(record)
-        })
-    }
-}
-
-/// The file of a ring in memory: header, data, and data again.
-#[derive(Debug)]
-struct Mapping {
-    base: *mut u8,
-    capacity: usize,
-}
-
-// SAFETY: the memory is shared between threads by design. All access goes through atomics, and to
-// the data area through `free_words` and `committed_words`, whose callers keep to disjoint parts.
-#[allow(unsafe_code)]
-unsafe impl Send for Mapping {}
-// SAFETY: as for Send.
-#[allow(unsafe_code)]
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    fn new(file: &File, capacity: usize) -> rustix::io::Result<Self> {
-        let len = HEADER_LEN + 2 * capacity;
-        // SAFETY: a fresh anonymous mapping replaces nothing.
-        #[allow(unsafe_code)]
-        let base = unsafe { mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE)? };
-        // From here on, dropping unmaps.
-        let map = Self { base: base.cast(), capacity };
-        map.overlay(file, 0, HEADER_LEN + capacity, 0)?;
-        map.overlay(file, HEADER_LEN + capacity, capacity, HEADER_LEN as u64)?;
-        map.touch(0, HEADER_LEN + capacity.min(TOUCHED_FIRST));
-        Ok(map)
-    }
-
-    /// Maps `len` bytes of the file from `offset` over the reserved addresses at `at`.
-    fn overlay(&self, file: &File, at: usize, len: usize, offset: u64) -> rustix::io::Result<()> {
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::SHARED | MapFlags::FIXED;
-        // SAFETY: `at..at + len` lies within the addresses reserved in `new`, which nobody uses
-        // yet. The file is as long as the mapping, was just created by us, and never shrinks.
-        #[allow(unsafe_code)]
-        unsafe {
-            mm::mmap(self.base.add(at).cast(), len, access, flags, file, offset)?;
-        }
-        Ok(())
-    }
-
-    /// Maps pages of the header and the data, `from..to` bytes from the start of the file, for writing: the guest's
-    /// thread is not to fault on them. Kernels before 5.14 do so at the first write.
-    fn touch(&self, from: usize, to: usize) {
-        debug_assert!(from <= to && to <= HEADER_LEN + self.capacity);
-        // SAFETY: the pages lie within the mapping, and their content stays as it is.
-        #[allow(unsafe_code)]
-        let _ = unsafe { mm::madvise(self.base.add(from).cast(), to - from, mm::Advice::LinuxPopulateWrite) };
-    }
-
-    fn write_fixed(&self, fixed: &[u8; FIXED_LEN]) {
-        // SAFETY: the mapping is longer than `fixed`, and the ring was not handed out yet.
-        #[allow(unsafe_code)]
-        unsafe {
-            ptr::copy_nonoverlapping(fixed.as_ptr(), self.base, FIXED_LEN);
-        }
-    }
-
-    fn head(&self) -> &AtomicU64 {
-        self.atomic(HEAD_AT)
-    }
-
-    fn tail(&self) -> &AtomicU64 {
-        self.atomic(TAIL_AT)
-    }
-
-    fn state(&self) -> &AtomicU32 {
-        self.atomic(STATE_AT)
-    }
-
-    fn consumer_asleep(&self) -> &AtomicU32 {
-        self.atomic(CONSUMER_ASLEEP_AT)
-    }
-
-    fn fault(&self) -> &AtomicU32 {
-        self.atomic(FAULT_AT)
-    }
-
-    fn producer_asleep(&self) -> &AtomicU32 {
-        self.atomic(PRODUCER_ASLEEP_AT)
-    }
-
-    /// The atomic at `at` of the header; `A` is `AtomicU32` or `AtomicU64`.
-    fn atomic<A>(&self, at: usize) -> &A {
-        debug_assert!(at + 8 <= HEADER_LEN && at.is_multiple_of(size_of::<A>()));
-        // SAFETY: within the header, aligned (the base is page-aligned), zero-initialised by the
-        // file system, and only ever accessed as this atomic.
-        #[allow(unsafe_code)]
-        unsafe {
-            &*self.base.add(at).cast::<A>()
-        }
-    }
-
-    /// `count` words from position `from`, for the producer to fill.
-    #[allow(clippy::mut_from_ref)] // the single producer owns the free part of the ring
-    fn free_words(&self, from: u64, count: usize) -> &mut [u64] {
-        assert!(count * 8 <= self.capacity);
-        let at = HEADER_LEN + (from as usize & (self.capacity - 1));
-        // SAFETY: the double mapping makes `capacity` bytes from any position contiguous, and
-        // positions are multiples of 8. Only the producer calls this, for room it has found free
-        // (`tail` loaded with Acquire), where the consumer holds no view.
-        #[allow(unsafe_code)]
-        unsafe {
-            slice::from_raw_parts_mut(self.base.add(at).cast(), count)
-        }
-    }
-
-    /// The words between two positions, both committed and not released.
-    fn committed_words(&self, from: u64, to: u64) -> &[u64] {
-        let len = (to - from) as usize;
-        assert!(len <= self.capacity);
-        let at = HEADER_LEN + (from as usize & (self.capacity - 1));
-        // SAFETY: as in `free_words`; the producer writes here only after `tail` has passed `to`,
-        // and `RingReader::release` needs exclusive access, so no view is alive by then.
-        #[allow(unsafe_code)]
-        unsafe {
-            slice::from_raw_parts(self.base.add(at).cast(), len / 8)
-        }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: exactly the addresses reserved in `new`; borrows of them cannot outlive `self`.
-        #[allow(unsafe_code)]
-        let unmapped = unsafe { mm::munmap(self.base.cast(), HEADER_LEN + 2 * self.capacity) };
-        debug_assert!(unmapped.is_ok());
     }
 }
 

@@ -111,7 +111,7 @@ pub(crate) struct ProducerStats {
     pub stalls: AtomicU64,
     pub stalled_ns: AtomicU64,
     pub records_lost: AtomicU64,
-    /// Position up to which the producer waits for memory, or has waited.
+    /// Position up to which the producer waits for memory; 0 if it doesn't wait.
     pub memory_wanted: AtomicU64,
 }
 
@@ -309,6 +309,8 @@ impl RingWriter {
         if let Some(since) = stalled_since {
             let ns = since.elapsed().as_nanos() as u64;
             self.stats.stalled_ns.fetch_add(ns, Ordering::Relaxed);
+            // What nobody waits for any more is no fault of the writer's.
+            self.stats.memory_wanted.store(0, Ordering::SeqCst);
         }
         result
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -17,12 +17,19 @@ from timecraftd.recorder.remote import RemoteStore
 from timecraftd.recorder.retention import RetentionPolicy, expired
 
 
-def prune(runtime: Runtime, policy: RetentionPolicy | None, *, dry_run: bool) -> list[dict[str, object]]:
+def prune(
+    runtime: Runtime,
+    policy: RetentionPolicy | None,
+    *,
+    dry_run: bool,
+    is_needed: Callable[[ProcessId], bool] = lambda _id: False,
+) -> list[dict[str, object]]:
     """Removes processes as a policy says, then what nothing refers to; returns what went, or would go.
 
-    Each is `kind` (process, artifact, or an object's), `id` and `bytes`.
+    What is needed, as it is to be started again, stays. Each is `kind` (process, artifact, or an object's), `id` and `bytes`.
     """
-    processes = [] if policy is None else expired(on_disk(runtime), policy, runtime.now_ns())
+    found = [] if policy is None else expired(on_disk(runtime), policy, runtime.now_ns())
+    processes = [process for process in found if not is_needed(process.id)]
     gone: list[dict[str, object]] = []
     for process in processes:
         if not dry_run:

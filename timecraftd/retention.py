@@ -128,8 +128,8 @@ class Retention:
         return not remote.url or not process.log_bytes or is_stored(directory, process, remote)
 
     async def _remove(self, process: ProcessRecord, bound: str) -> bool:
-        if self._supervisor.live(process.id) is not None:
-            return False  # it is about to go on
+        if self._supervisor.is_needed(process.id):
+            return False
         try:
             await asyncio.to_thread(self._runtime.remove, process)
         except TimecraftError as error:

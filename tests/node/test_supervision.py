@@ -144,6 +144,16 @@ def test_stopping_may_wait_for_the_end(make_node, guests):
     assert node.get(process.id).state == EXITED
 
 
+def test_retention_leaves_what_is_to_be_restarted(make_node, guests):
+    config = '[restart]\nbackoff_s_min = "500ms"\n[retention]\nprocesses_max = 0\nevery_s = "10ms"\n'
+    node = make_node(config).start()
+    module = node.upload(guests / "trap_unreachable.wat")
+    node.run(module, restart=Policy(mode=Policy.MODE_ON_FAILURE, retries_max=1))
+    wait_until(lambda: len(node.told("retention: removed")) == 2)
+    assert len(node.told("process restarted")) == 1
+    assert not node.told("restart failed")
+
+
 def test_restarts_by_policy(make_node, guests):
     node = make_node('[restart]\nbackoff_s_min = "1ms"').start()
     module = node.upload(guests / "trap_unreachable.wat")

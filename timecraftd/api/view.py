@@ -188,7 +188,8 @@ class ViewService(view_pb2_grpc.ViewServiceServicer):
             raise StateBusyError("prune: is under way", "wait for it")
         policy = _retention_policy(request)
         async with self._pruning:
-            work = partial(prune_stored, now=request.now) if request.remote else prune
+            here = partial(prune, is_needed=self._supervisor.is_needed)
+            work = partial(prune_stored, now=request.now) if request.remote else here
             gone = await asyncio.to_thread(work, self._runtime, policy, dry_run=request.dry_run)
         return pb.PruneResponse(
             removed=[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from signal import SIGTERM
@@ -102,6 +102,8 @@ class Supervisor:
         """The newest."""
         self._called_off: set[str] = set()
         """Processes that ended and were to be started again, until somebody stopped them."""
+        self._due: Counter[str] = Counter()
+        """Processes that ended and are to be started again, or to go on."""
         self.workers = WorkerPool(
             runtime.config.home,
             config_file=config.source,
@@ -149,7 +151,7 @@ class Supervisor:
             self._log("another host runs the process", process=process.id, pid=process.pid)
             self.tasks.start(self._take_up_later(submission))
         elif process.state is ProcessState.CRASHED and submission.checkpointed and process.recorded:
-            self.tasks.start(self._again(replace(submission, checkpointed=False), process, 0.0, resumes=True))
+            self._go_on(replace(submission, checkpointed=False), process, 0.0, resumes=True)
         else:
             self._log("process ended while no node looked after it", process=process.id, state=str(process.state))
             self._follow_up(submission, process)
@@ -204,6 +206,10 @@ class Supervisor:
     def live(self, process: str) -> Live | None:
         """A process that is queued, or runs in one of the node's workers."""
         return self._live.get(process)
+
+    def is_needed(self, process: str) -> bool:
+        """Whether a process is live, or is about to go on or be restarted."""
+        return process in self._live or process in self._due
 
     # ---- processes
 
@@ -562,12 +568,16 @@ class Supervisor:
             return False
         restarts = 0 if ran_s >= restart.healthy_s else submission.restarts
         again = replace(submission, restarts=restarts + 1)
-        self.tasks.start(self._again(again, record, delay_s, resumes=resumes))
+        self._go_on(again, record, delay_s, resumes=resumes)
         return True
 
+    def _go_on(self, submission: Submission, record: ProcessRecord, delay_s: float, *, resumes: bool) -> None:
+        self._due[record.id] += 1
+        self.tasks.start(self._again(submission, record, delay_s, resumes=resumes))
+
     async def _again(self, submission: Submission, record: ProcessRecord, delay_s: float, *, resumes: bool) -> None:
-        await asyncio.sleep(delay_s)
         try:
+            await asyncio.sleep(delay_s)
             if record.id in self._called_off:
                 self._called_off.discard(record.id)
                 self._journal.settle(record.id)
@@ -592,6 +602,8 @@ class Supervisor:
         except TimecraftError as error:
             self._log("restart failed", level="warning", process=record.id, error=str(error))
             self._journal.settle(record.id)
+        finally:
+            self._due -= Counter([record.id])
 
     async def _do(self, work: Callable[[], _T]) -> _T:
         return await asyncio.to_thread(work)

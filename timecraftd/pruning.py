@@ -13,7 +13,7 @@ from timecraftd.errors import NotFoundError, ProcessStateError, RemoteError
 from timecraftd.model import ProcessId, ProcessRecord
 from timecraftd.recorder.deletion import Sweeper
 from timecraftd.recorder.logs import log_bytes
-from timecraftd.recorder.remote import RemoteStore
+from timecraftd.recorder.remote import RemoteInfo, RemoteStore
 from timecraftd.recorder.retention import RetentionPolicy, expired
 
 
@@ -47,7 +47,8 @@ def prune_stored(
     """The same in the store: deletes processes, and removes what is due; returns what went, or would go.
 
     A `process` isn't found any more, and what it takes goes after the grace period, at once if that is wanted `now`;
-    a `log` is gone, and so is an object, or a `blob`, a file of trees. Raises ConfigError, RemoteError, LogError.
+    a `log` is gone, and so is an object, a `blob`, which is a file of trees, or a `segment` of no process. Raises
+    ConfigError, RemoteError, LogError.
     """
     return required(runtime.remote).run(lambda store: prune_in(store, runtime, policy, dry_run=dry_run, now=now))
 
@@ -67,7 +68,7 @@ async def prune_in(
     return [
         *({"kind": "process", "id": process.id, "bytes": 0} for process in swept.deleted),
         *({"kind": "log", "id": process_id, "bytes": size} for process_id, size in swept.removed),
-        *({"kind": _kind(info.key), "id": info.key.rpartition("/")[2], "bytes": info.size} for info in swept.objects),
+        *(_named(info) for info in swept.objects),
     ]
 
 
@@ -100,10 +101,12 @@ def _sweeper(runtime: Runtime, store: RemoteStore) -> Sweeper:
     return Sweeper(store, node=config.node_name, grace_s=config.remote.delete_grace_s, now_ns=runtime.now_ns)
 
 
-def _kind(key: str) -> str:
-    """Of a shared object."""
-    first, second, *_ = key.split("/")
-    return second if first == "objects" else "blob"
+def _named(info: RemoteInfo) -> dict[str, object]:
+    """What went, by its key: an object, a blob, or a segment that was nobody's."""
+    first, second, *_, last = info.key.split("/")
+    if first == "logs":
+        return {"kind": "segment", "id": f"{second}/{last}", "bytes": info.size}
+    return {"kind": second if first == "objects" else "blob", "id": last, "bytes": info.size}
 
 
 def on_disk(runtime: Runtime) -> list[ProcessRecord]:

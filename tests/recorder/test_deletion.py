@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -14,7 +15,7 @@ from timecraftd.config import RemoteConfig
 from timecraftd.errors import LogError, NotFoundError, ProcessStateError, RemoteError
 from timecraftd.model import ProcessState
 from timecraftd.recorder import uploader
-from timecraftd.recorder.deletion import SWEEP_S_MAX, Sweeper
+from timecraftd.recorder.deletion import LOST_NS, SWEEP_S_MAX, Sweeper
 from timecraftd.recorder.manifest import (
     DELETED,
     MANIFESTS,
@@ -24,8 +25,10 @@ from timecraftd.recorder.manifest import (
     named_keys,
     process_of,
     segment_key,
+    segment_name,
 )
 from timecraftd.recorder.remote import ConflictError, TransientError
+from timecraftd.recorder.segments import file_sums
 from timecraftd.recorder.sweeping import DEAD_S, FLAG, Presence, SweptError, read_flag, write_flag
 from timecraftd.recorder.uploader import DeletedError, Uploader, read_state
 
@@ -34,6 +37,11 @@ EXITED = ProcessState.EXITED
 GRACE_S = 30.0
 SECOND = 10**9
 ORDERS = 250
+
+
+def segment_keys(manifest):
+    """Where the segments are that a manifest names."""
+    return [segment_key(manifest.process.id, segment.number) for segment in manifest.segments]
 
 
 def nobody(_processes):
@@ -102,15 +110,17 @@ class World:
             self._waiting = []
             insistence = self.random.choice((0.0, 0.5, 0.8, 0.95))
             tasks = [asyncio.create_task(actor) for actor in actors]
-            while not all(task.done() for task in tasks):
-                for _ in range(4):
-                    await asyncio.sleep(0)
-                if self._waiting:  # who asked last goes on for a while, in some orders for long
-                    last = len(self._waiting) - 1
-                    turn = last if self.random.random() < insistence else self.random.randrange(last + 1)
-                    self._waiting.pop(turn).set_result(None)
-                self.check_segments()
-            self._waiting = None
+            try:
+                while not all(task.done() for task in tasks):
+                    for _ in range(4):
+                        await asyncio.sleep(0)
+                    if self._waiting:  # who asked last goes on for a while, in some orders for long
+                        last = len(self._waiting) - 1
+                        turn = last if self.random.random() < insistence else self.random.randrange(last + 1)
+                        self._waiting.pop(turn).set_result(None)
+                    self.check_segments()
+            finally:
+                self._waiting = None
             for task in tasks:
                 task.result()
 
@@ -124,14 +134,22 @@ class World:
         return [decode_manifest(objects[manifest_key(process)][0], process) for process in ids if process]
 
     def check_segments(self):
-        """What a manifest names of the log is there, at any time."""
+        """What a manifest names of the log is there, at any time once its uploader has looked again."""
         for manifest in self.manifests():
-            for segment in manifest.segments:
-                assert segment_key(manifest.process.id, segment.number) in self.store.objects
+            if self.is_verified(manifest.process.id):
+                assert not {*segment_keys(manifest)} - self.store.objects.keys()
 
     def missing(self):
-        """Objects that manifests name, but that aren't there."""
-        return {key for manifest in self.manifests() for key in named_keys(manifest)} - self.store.objects.keys()
+        """What manifests name, but isn't there."""
+        named = {key for found in self.manifests() for key in (*named_keys(found), *segment_keys(found))}
+        return named - self.store.objects.keys()
+
+    def lose(self, process):
+        """Leaves a segment as an uploader does that dies before it puts a manifest."""
+        path = Path(self.home.directory(process), "log", segment_name(0))
+        key = segment_key(process, 0)
+        self.run(self.store.put(key, path.read_bytes(), crc32c=file_sums(str(path))[0]))
+        self.store.modified[key] -= LOST_NS
 
     def left_of(self, process):
         return [key for key in self.store.objects if process in key]
@@ -185,6 +203,38 @@ def test_objects_go_when_nobody_names_them_and_they_are_old(world):
     world.now_s += GRACE_S
     assert len(world.run(world.sweeper().sweep(nobody)).objects) == 3
     assert sorted(world.store.objects) == ["objects/foreign", FLAG]
+
+
+def test_segments_of_a_process_that_never_got_a_manifest_go_after_a_day(world):
+    """Its machine was lost, or goes on with it: then they come again."""
+    process = world.process()
+    world.lose(process)
+    world.store.modified[segment_key(process, 0)] += GRACE_S * SECOND
+    assert not world.run(world.sweeper().sweep(nobody)).objects
+    world.now_s += 2 * GRACE_S
+    assert [info.key for info in world.run(world.sweeper().preview(nobody)).objects] == [segment_key(process, 0)]
+    assert [info.key for info in world.run(world.sweeper().sweep(nobody)).objects] == [segment_key(process, 0)]
+    assert not world.left_of(process)
+    world.push(process)
+    assert not world.missing()
+
+
+def test_segments_are_sent_again_that_a_sweep_has_taken_for_lost(world):
+    process = world.process(0)
+    world.lose(process)
+    world.now_s += GRACE_S
+    swept = []
+
+    async def turn(operation, key):
+        world.now_s += 1
+        if (operation, key) == ("put", manifest_key(process)) and not swept:
+            swept.append(key)
+            assert segment_key(process, 0) in {info.key for info in (await world.sweeper().sweep(nobody)).objects}
+
+    world.store.turn = turn
+    world.push(process)
+    assert swept
+    assert not world.missing()
 
 
 def test_a_preview_changes_nothing(world):
@@ -411,9 +461,8 @@ async def reading(world):
             manifest = decode_manifest(await world.store.get(manifest_key(process)), process)
         except NotFoundError:
             continue
-        opened_s, objects_count = world.now_s, world.is_verified(process)
-        names = [segment_key(process, segment.number) for segment in manifest.segments]
-        names += named_keys(manifest) if objects_count else ()
+        opened_s = world.now_s
+        names = [*segment_keys(manifest), *named_keys(manifest)] if world.is_verified(process) else []
         for key in names:
             try:
                 await world.store.get(key)
@@ -443,7 +492,10 @@ def disturb(tmp_path, seed):
     world.now_s += GRACE_S
     if seed % 3:
         world.run(world.sweeper().remove(old[0]))
-    new = [world.process() for _ in range(2)]
+    new = [world.process(0), world.process()]
+    if seed % 2:
+        world.lose(new[0])
+        world.now_s += GRACE_S
 
     async def sending():
         made = world.uploader()
@@ -479,10 +531,23 @@ async def without_memory(self, age_s_max=0.0):
     return ""
 
 
+async def not_sending(*_):
+    """One that looks at objects alone."""
+
+
+@pytest.mark.parametrize("mutant", [{"_verify": not_looking}, {"_send_again": not_sending}])
 @pytest.mark.usefixtures("inline")
-def test_an_uploader_that_does_not_look_behind_its_manifest_is_caught(tmp_path, monkeypatch):
-    monkeypatch.setattr(Uploader, "_verify", not_looking)
-    assert any(disturb(tmp_path, seed) for seed in range(ORDERS))
+def test_an_uploader_that_does_not_look_behind_its_manifest_is_caught(tmp_path, monkeypatch, mutant):
+    for name, method in mutant.items():
+        monkeypatch.setattr(Uploader, name, method)
+
+    def is_caught(seed):
+        try:
+            return bool(disturb(tmp_path, seed))
+        except AssertionError:
+            return True
+
+    assert any(is_caught(seed) for seed in range(ORDERS))
 
 
 @pytest.mark.parametrize("looks_back", [True, False])

@@ -132,7 +132,7 @@ def test_a_restart_sends_nothing_again(store, home):
     (home.path / process / STATE_FILE).unlink()
     push(store, home, process)
     asked = Counter(operation for operation, _ in store.requests)
-    assert asked == {"get": 2, "head": 3}, "manifest, flag of sweeps; objects are looked at"
+    assert asked == {"get": 2, "head": 5}, "manifest, flag of sweeps; objects and segments are looked at"
 
 
 def test_what_was_sent_before_the_state_was_lost_is_looked_at_only(store, home):

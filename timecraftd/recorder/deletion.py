@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 
 from timecraftd.errors import LogError, NotFoundError, ProcessStateError, RemoteError
-from timecraftd.model import ProcessId, ProcessRecord
+from timecraftd.model import ProcessId, ProcessRecord, is_process_id
 from timecraftd.recorder.manifest import (
     DELETED,
+    LOGS,
     MANIFESTS,
     Manifest,
     decode_deleted,
@@ -41,6 +42,8 @@ BATCH_KEYS = 1000
 OBJECTS_MAX = 10_000
 """Objects that go in one sweep."""
 SHARED = ("objects/", "blobs/")
+LOST_NS = 86_400 * 10**9
+"""Segments of a process without a manifest are nobody's after so long: uploaders name them in far less."""
 
 Choose = Callable[[Sequence[ProcessRecord]], list[ProcessRecord]]
 
@@ -54,7 +57,7 @@ class Swept:
     removed: list[tuple[ProcessId, int]] = field(default_factory=list)
     """Processes of which nothing is left, and the bytes that they took."""
     objects: list[RemoteInfo] = field(default_factory=list)
-    """Objects that went."""
+    """Objects that went, and segments of processes that never got a manifest."""
     is_cut: bool = False
     """It took too long, and the rest is left for the next one."""
 
@@ -172,7 +175,8 @@ class Sweeper:
                 done.removed.append((process_id, await self.size(process_id)))
             else:
                 await self._note_deleted(process_id, found)
-        done.objects = [info async for info in self._unnamed(found.keys, due_ns)]
+            found.ids.add(process_id)
+        done.objects = [info async for info in self._unnamed(found, due_ns)]
         return done
 
     async def _sweep(self, flag: Flag, choose: Choose, *, now: bool) -> Swept:
@@ -193,6 +197,7 @@ class Sweeper:
         async for info, process_id in self._deleted():
             if self._clock() >= self._until_s:
                 return replace(done, is_cut=True)
+            found.ids.add(process_id)
             size = None
             if info.modified_ns <= due_ns or process_id in at_once:
                 size = await self.remove(process_id, now=process_id in at_once)
@@ -205,11 +210,11 @@ class Sweeper:
                 f"{self._store.url}/{found.unreadable[0]}: can't be read, so nobody knows which objects it needs, and "
                 "all stay", "use the Timecraft that wrote it, or delete it with `timecraft rm --remote -f`",
             )  # fmt: skip
-        await self._remove_objects(flag, found.keys, due_ns, done)
+        await self._remove_objects(flag, found, due_ns, done)
         return done
 
-    async def _remove_objects(self, flag: Flag, named: Collection[str], due_ns: int, done: Swept) -> None:
-        unnamed = [info async for info in self._unnamed(named, due_ns)]
+    async def _remove_objects(self, flag: Flag, found: _Found, due_ns: int, done: Swept) -> None:
+        unnamed = [info async for info in self._unnamed(found, due_ns)]
         for begin in range(0, len(unnamed), BATCH_KEYS):
             batch = unnamed[begin : begin + BATCH_KEYS]
             is_ours = (await read_flag(self._store)).mark == flag.mark
@@ -225,22 +230,34 @@ class Sweeper:
             self._is_removing = False
             done.objects += batch
 
-    async def _unnamed(self, named: Collection[str], due_ns: int) -> AsyncIterator[RemoteInfo]:
-        """Shared objects that nobody names and that are no younger; so many at most."""
+    async def _unnamed(self, found: _Found, due_ns: int) -> AsyncIterator[RemoteInfo]:
+        """What nobody names and is no younger; so many at most."""
         count = 0
         for prefix in SHARED:
             async for info in self._store.list(prefix):
-                if is_shared_key(info.key) and info.key not in named and info.modified_ns <= due_ns:
+                if is_shared_key(info.key) and info.key not in found.keys and info.modified_ns <= due_ns:
                     yield info
                     count += 1
                     if count == OBJECTS_MAX:
                         return
+        lost = [info.key async for info in self._store.list(LOGS, delimiter="/") if self._is_lost(info.key, found)]
+        for prefix in lost[: OBJECTS_MAX - count]:
+            infos = [info async for info in self._store.list(prefix)]
+            if max((info.modified_ns for info in infos), default=0) <= due_ns - LOST_NS:
+                for info in infos[: OBJECTS_MAX - count]:
+                    yield info
+                    count += 1
+
+    def _is_lost(self, prefix: str, found: _Found) -> bool:
+        """Whether a folder of segments is of a process that there is no manifest of."""
+        name = prefix.removeprefix(LOGS).removesuffix("/")
+        return is_process_id(name) and name not in found.ids
 
     async def _manifests(self) -> _Found:
         """What all manifests say."""
         listed = [info.key async for info in self._store.list(MANIFESTS, delimiter="/")]
         keys = [(key, process_id) for key in listed if (process_id := process_of(key, MANIFESTS)) is not None]
-        found = _Found()
+        found = _Found(ids={process_id for _, process_id in keys})
         for begin in range(0, len(keys), READ_MAX):
             read = [self._read(key) for key, _ in keys[begin : begin + READ_MAX]]
             for (key, process_id), data in zip(keys[begin:], await asyncio.gather(*read), strict=False):
@@ -290,6 +307,8 @@ class _Found:
 
     complete: list[ProcessRecord] = field(default_factory=list)
     """Processes that are wholly there, with what their logs take."""
+    ids: set[str] = field(default_factory=set)
+    """Of processes with manifests, readable or not, and of those that were deleted."""
     keys: set[str] = field(default_factory=set)
     """Of objects that are named."""
     unreadable: list[str] = field(default_factory=list)
@@ -310,4 +329,4 @@ class _Found:
 
 def _prefixes(process_id: ProcessId) -> tuple[str, str]:
     """Segments, and pages of manifests."""
-    return f"logs/{process_id}/", f"{MANIFESTS}{process_id}/"
+    return f"{LOGS}{process_id}/", f"{MANIFESTS}{process_id}/"

@@ -31,6 +31,7 @@ SEGMENT_BYTES_MIN = 136
 SEGMENT_BYTES_MAX = 1 << 40
 TEXT_CHARS_MAX = 65536
 MANIFESTS = "manifests/"
+LOGS = "logs/"
 DELETED = "deleted/"
 SEGMENT_SUFFIX = ".tcl"
 LOCAL_FIELDS = ("pid", "boot_id")
@@ -123,7 +124,7 @@ def segment_name(number: int) -> str:
 
 def segment_key(process_id: ProcessId, number: int) -> str:
     """Where a segment is."""
-    return f"logs/{process_id}/{segment_name(number)}"
+    return f"{LOGS}{process_id}/{segment_name(number)}"
 
 
 def manifest_key(process_id: ProcessId) -> str:

@@ -558,6 +558,7 @@ class Uploader:
         now = await self._presence.mark()
         if now != mark:
             assert item.manifest is not None, "it was put"
+            await self._send_again(item, item.manifest.segments)
             sizes = [(object_key(kind, digest), size) for kind, digest, size in item.manifest.objects]
             sizes += [(blob_key(digest), size) for digest, size in item.manifest.blobs]
             missing = {key for key, size in sizes if not await self._is_there(key, size, now)}
@@ -567,6 +568,16 @@ class Uploader:
                         await self._send_object(each, now)
         item.is_verified = True
         await asyncio.to_thread(self._save, item)
+
+    async def _send_again(self, item: _Process, segments: Sequence[Segment]) -> None:
+        """Sends what is gone: who sweeps takes segments for nobody's that are there for long without a manifest."""
+        files = await asyncio.to_thread(segment_files, self._log_dir(item.id))
+        paths = {number: path for number, path, _ in files}
+        for segment in segments:
+            if await self._store.head(segment_key(item.id, segment.number)) is None and segment.number in paths:
+                sealed = await asyncio.to_thread(sealed_segment, paths[segment.number], segment.number)
+                if sealed is not None:
+                    await self._send_segment(item.id, sealed)
 
     async def _is_there(self, key: str, size: int, mark: str) -> bool:
         if self._presence.holds(key, mark):

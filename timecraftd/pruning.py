@@ -26,7 +26,8 @@ def prune(
 ) -> list[dict[str, object]]:
     """Removes processes as a policy says, then what nothing refers to; returns what went, or would go.
 
-    What is needed, as it is to be started again, stays. Each is `kind` (process, artifact, or an object's), `id` and `bytes`.
+    What is needed, as it is to be started again, stays. Each is `kind` (process, artifact, or an object's), `id` and
+    `bytes`.
     """
     found = [] if policy is None else expired(on_disk(runtime), policy, runtime.now_ns())
     processes = [process for process in found if not is_needed(process.id)]

@@ -371,7 +371,8 @@ impl RingReader {
     /// go on without.
     pub fn back_ahead(&self) -> Result<(), Errno> {
         let (head, wanted) = (self.map.head().load(Ordering::Acquire), self.stats.memory_wanted.load(Ordering::SeqCst));
-        let ahead = wanted.max(head + BACKED_AHEAD);
+        // Many a guest needs no more than the first part.
+        let ahead = if head < BACKED_LOW { wanted } else { wanted.max(head + BACKED_AHEAD) };
         if ahead <= self.map.backed() {
             return Ok(());
         }

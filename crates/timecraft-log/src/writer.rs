@@ -98,6 +98,7 @@ pub fn start_with_storage(
     let digest = config.output == Output::Digest;
     let identity = RingIdentity { process: config.process, epoch: config.epoch, digest };
     let ring = Ring::create(&ring_path, config.ring_bytes, &identity)?;
+    ring.note_log(&std::path::absolute(&config.dir).map_err(LogError::io(&config.dir, "resolve"))?);
     let (mut ring_writer, ring_reader) = ring.split(past.next_seq, Arc::clone(&cancel));
     if config.sync_before_output {
         ring_writer.sync_outputs();

@@ -1,6 +1,9 @@
 //! The header of a ring's file: what it says, and where. `docs/log-format.md`, section 9.
 
 use crate::bytes::put;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 pub(super) const MAGIC: &[u8; 4] = b"TCR1";
 pub(super) const VERSION: u16 = 2;
@@ -20,6 +23,9 @@ pub(super) const STATE_AT: usize = 264;
 pub(super) const CONSUMER_ASLEEP_AT: usize = 268;
 pub(super) const FAULT_AT: usize = 272;
 pub(super) const PRODUCER_ASLEEP_AT: usize = 384;
+/// Where the log is that the ring belongs to: device, CRC, length and path of its directory.
+pub(super) const LOG_AT: usize = 512;
+const LOG_FIXED_LEN: usize = 16;
 
 /// What the consumer does with records, as the producer sees it.
 pub(super) mod state {
@@ -51,6 +57,22 @@ pub(super) fn encode_fixed(capacity: usize, identity: &RingIdentity) -> [u8; FIX
     let crc = crc32c::crc32c(&fixed[..60]);
     put(&mut fixed, 60, &crc.to_le_bytes());
     fixed
+}
+
+/// What the header says of the log in `dir`; nothing if that path doesn't fit or the directory isn't there.
+pub(super) fn encode_log(dir: &Path) -> Vec<u8> {
+    let path = dir.as_os_str().as_bytes();
+    let Some(device) = std::fs::metadata(dir).ok().map(|metadata| metadata.dev()) else { return Vec::new() };
+    if path.len() > HEADER_USED - LOG_AT - LOG_FIXED_LEN {
+        return Vec::new();
+    }
+    let mut out = vec![0; LOG_FIXED_LEN];
+    put(&mut out, 4, &(path.len() as u32).to_le_bytes());
+    put(&mut out, 8, &device.to_le_bytes());
+    out.extend_from_slice(path);
+    let crc = crc32c::crc32c(&out[4..]);
+    put(&mut out, 0, &crc.to_le_bytes());
+    out
 }
 
 /// Identity of the running kernel: a ring from before a reboot may be torn. Zero if unknown.

@@ -1,9 +1,10 @@
 //! The file of a ring in memory, and which part of it has memory.
 
 use super::header::{
-    CONSUMER_ASLEEP_AT, FAULT_AT, FIXED_LEN, HEAD_AT, HEADER_LEN, HEADER_USED, PRODUCER_ASLEEP_AT, STATE_AT, TAIL_AT,
+    CONSUMER_ASLEEP_AT, FAULT_AT, FIXED_LEN, HEAD_AT, HEADER_LEN, HEADER_USED, LOG_AT, PRODUCER_ASLEEP_AT, STATE_AT,
+    TAIL_AT,
 };
-use rustix::fs::{self, FallocateFlags};
+use rustix::fs::{self, FallocateFlags, FlockOperation};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{self, MapFlags, ProtFlags};
 use std::fs::File;
@@ -27,6 +28,7 @@ const PIECE: u64 = 64 << 10;
 pub(super) struct Mapping {
     base: *mut u8,
     pub capacity: usize,
+    /// Its lock tells others that the ring is in use.
     file: File,
     /// Positions below this have memory, down to `low`; `u64::MAX` once all of the ring has.
     backed: AtomicU64,
@@ -43,8 +45,9 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Makes the empty `file` a ring with `capacity` bytes of data.
+    /// Makes the empty `file` a ring with `capacity` bytes of data, and locks it for as long as this lives.
     pub fn new(file: File, capacity: usize) -> rustix::io::Result<Self> {
+        fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         fs::ftruncate(&file, (HEADER_LEN + capacity) as u64)?;
         let len = HEADER_LEN + 2 * capacity;
         // SAFETY: a fresh anonymous mapping replaces nothing.
@@ -133,10 +136,20 @@ impl Mapping {
     }
 
     pub fn write_fixed(&self, fixed: &[u8; FIXED_LEN]) {
-        // SAFETY: the mapping is longer than `fixed`, and the ring was not handed out yet.
+        self.write_header(0, fixed);
+    }
+
+    /// Says whose log the ring belongs to.
+    pub fn write_log(&self, log: &[u8]) {
+        self.write_header(LOG_AT, log);
+    }
+
+    fn write_header(&self, at: usize, bytes: &[u8]) {
+        assert!(at + bytes.len() <= HEADER_USED);
+        // SAFETY: within the part of the header that has memory, and the ring was not handed out yet.
         #[allow(unsafe_code)]
         unsafe {
-            ptr::copy_nonoverlapping(fixed.as_ptr(), self.base, FIXED_LEN);
+            ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(at), bytes.len());
         }
     }
 
@@ -166,7 +179,7 @@ impl Mapping {
 
     /// The atomic at `at` of the header; `A` is `AtomicU32` or `AtomicU64`.
     fn atomic<A>(&self, at: usize) -> &A {
-        debug_assert!(at + 8 <= HEADER_USED && at.is_multiple_of(size_of::<A>()));
+        debug_assert!(at + 8 <= LOG_AT && at.is_multiple_of(size_of::<A>()));
         // SAFETY: within the header, aligned (the base is page-aligned), zero-initialised by the
         // file system, and only ever accessed as this atomic.
         #[allow(unsafe_code)]

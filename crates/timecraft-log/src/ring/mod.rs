@@ -14,7 +14,7 @@ mod mapping;
 pub use self::header::RingIdentity;
 pub use self::image::RingImage;
 
-use self::header::{CAPACITY_MAX, CAPACITY_MIN, encode_fixed, state};
+use self::header::{CAPACITY_MAX, CAPACITY_MIN, encode_fixed, encode_log, state};
 use self::mapping::{BACKED_FIRST, Mapping};
 use crate::bytes::words_as_bytes_mut;
 use crate::error::{AppendError, LogError};
@@ -68,6 +68,12 @@ impl Ring {
             .map_err(|error| LogError::io(path, "allocate")(error.into()))?;
         map.write_fixed(&encode_fixed(capacity, identity));
         Ok(Self { map: Arc::new(map) })
+    }
+
+    /// Notes in the file that the ring belongs to the log in `dir`, an absolute path: should that directory be gone
+    /// one day, nobody needs the ring any more.
+    pub fn note_log(&self, dir: &Path) {
+        self.map.write_log(&encode_log(dir));
     }
 
     /// Reads the ring at `path`, which nobody may be writing, as a copy in memory.

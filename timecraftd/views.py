@@ -478,7 +478,7 @@ class ReplayEnd:
     backtrace: tuple[str, ...]
     last_seq: int | None
     log_incomplete: bool
-    """The log ends before the process did, because there was no room for more of it."""
+    """The log ends before the process did, because the rest was lost: no room, or a damaged ring."""
 
 
 def check_ended(process: ProcessRecord) -> None:

@@ -320,7 +320,7 @@ def test_a_full_log_lets_the_run_continue(cli: Cli, scratch: Path):
     assert len(logged) < len(done.stdout)
     again = cli.replay(process, code=REFUSED)
     assert again.stdout == logged
-    assert "there was no room for more of it" in again.stderr
+    assert "what came then was lost" in again.stderr
     described = json.loads(cli("describe", "process", process, "-o", "json").stdout)
     described = described[0] if isinstance(described, list) else described
     assert described["log"]["incomplete_from"] > 0

@@ -57,6 +57,19 @@ def test_damage_is_told_and_stopped_at_or_skipped(cli: Cli):
     assert "the log is damaged" in cli.replay(process, code=125).stderr
 
 
+def test_a_damaged_mark_of_loss_is_told(cli: Cli):
+    """Whether all is there can't be known then; what is there is good and replays, and it is told what to do."""
+    process, _ = cli.run(guest("hello"))
+    mark = cli.process_dir(process) / "log" / "lost"
+    mark.write_bytes(b"\0\x04" + mark.read_bytes()[2:])
+    found = cli("log", "verify", process, code=1).out
+    assert f"{mark}: damaged" in found
+    assert "remove the file" in found
+    cli.replay(process)
+    mark.unlink()
+    cli("log", "verify", process)
+
+
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_no_flipped_bit_misleads_the_python_reader(version: str, tmp_path: Path, random: Random):
     """Of golden logs: each is noticed, or makes no difference."""

@@ -96,7 +96,7 @@ def tell_check(check: dict[str, Any]) -> None:
     if check["damage"]:
         print(f"    a replay stops there; timecraft trace syscall --skip-damaged {check['id']} shows the others")
     if check["incomplete_from"] is not None:
-        print(f"    records from {check['incomplete_from']} on were not recorded, for want of room")
+        print(f"    records from {check['incomplete_from']} on were lost, for want of room or with a damaged ring")
 
 
 def push(args: argparse.Namespace, context: Context) -> int:

@@ -113,7 +113,7 @@ def _tell(context: Context, args: argparse.Namespace, process: ProcessRecord, ou
 
 def _why_log_ended(process: ProcessRecord, outcome: ReplayEnd) -> str:
     if outcome.log_incomplete:
-        return "there was no room for more of it"
+        return "what came then was lost, for want of room or with a damaged ring"
     if process.imported and process.message:
         return process.message
     return f"it failed: {process.message}" if process.state is ProcessState.FAILED else "its host died"

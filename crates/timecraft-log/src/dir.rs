@@ -103,7 +103,8 @@ pub fn mark_lost(dir: &Path, first_lost_seq: u64) -> Result<(), LogError> {
         .map_err(LogError::io(&path, "write"))
 }
 
-/// First record that is missing from the log in `dir`, if it was marked so.
+/// First record that is missing from the log in `dir`, if it was marked so. Whoever made the file may have died before
+/// its zeros were there.
 pub fn read_lost_mark(dir: &Path) -> Result<Option<u64>, LogError> {
     let path = dir.join(LOST_FILE);
     let mark = match std::fs::read(&path) {
@@ -111,7 +112,11 @@ pub fn read_lost_mark(dir: &Path) -> Result<Option<u64>, LogError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(LogError::io(&path, "read")(error)),
     };
-    let marked =
-        mark.len() == LOST_LEN && mark.starts_with(LOST_MAGIC) && crc32c::crc32c(&mark[8..]) == u32_at(&mark, 4);
-    Ok(marked.then(|| u64_at(&mark, 8)))
+    if mark.len() <= LOST_LEN && mark.iter().all(|byte| *byte == 0) {
+        return Ok(None);
+    }
+    if mark.len() == LOST_LEN && mark.starts_with(LOST_MAGIC) && crc32c::crc32c(&mark[8..]) == u32_at(&mark, 4) {
+        return Ok(Some(u64_at(&mark, 8)));
+    }
+    Err(LogError::LostMark(path))
 }

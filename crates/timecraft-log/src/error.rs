@@ -105,6 +105,10 @@ pub enum LogError {
     /// The log of another process lies in this directory.
     #[error("{}: the log belongs to another process", .0.display())]
     OtherProcess(PathBuf),
+    /// The mark of loss is damaged.
+    #[error("{}: damaged, so that it isn't known whether records are missing behind the last one; if that process \
+        never ran on with a full disk, remove the file", .0.display())]
+    LostMark(PathBuf),
     /// The directory holds no log.
     #[error("{}: no log here", .0.display())]
     NoLog(PathBuf),

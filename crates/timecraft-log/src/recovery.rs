@@ -19,7 +19,8 @@ use std::sync::Arc;
 pub struct RecoveryReport {
     /// Records that were only in the ring, and are now in a segment.
     pub records_from_ring: u64,
-    /// Records in the ring that could not be used: they do not follow on what the segments hold.
+    /// Not all that was in the ring could be used: it was damaged, or doesn't follow on what the segments hold. The log
+    /// is marked then: what comes behind it is missing.
     pub ring_records_unusable: bool,
     /// Bytes cut from the end of the last segment.
     pub bytes_cut: u64,
@@ -27,7 +28,7 @@ pub struct RecoveryReport {
     pub last_seq: Option<u64>,
     /// Whether the last record is the end of the process; if not, it crashed.
     pub ended: bool,
-    /// First record that was lost for want of room, if any was.
+    /// First record that was lost, for want of room or by damage of the ring, if any was.
     pub first_lost_seq: Option<u64>,
 }
 
@@ -55,7 +56,6 @@ pub(crate) struct Past {
 }
 
 pub(crate) fn recover_locked(dir: &Path, storage: &mut dyn Storage) -> Result<Past, LogError> {
-    let first_lost_seq = dir::read_lost_mark(dir)?;
     let mut past = Past {
         report: RecoveryReport {
             records_from_ring: 0,
@@ -63,7 +63,7 @@ pub(crate) fn recover_locked(dir: &Path, storage: &mut dyn Storage) -> Result<Pa
             bytes_cut: 0,
             last_seq: None,
             ended: false,
-            first_lost_seq,
+            first_lost_seq: None,
         },
         process: None,
         next_seq: 0,
@@ -72,7 +72,7 @@ pub(crate) fn recover_locked(dir: &Path, storage: &mut dyn Storage) -> Result<Pa
     };
     let open = check_segments(dir, &mut past)?;
     let ring_path = dir::read_ring_pointer(dir)?;
-    let image = ring_path.as_deref().map_or(Ok(None), open_ring)?;
+    let image = ring_path.as_deref().map_or(Ok(None), |path| open_ring(dir, path, &mut past.report))?;
     if let Some(image) = &image {
         let process = past.process.get_or_insert(image.identity().process);
         if *process != image.identity().process {
@@ -80,21 +80,34 @@ pub(crate) fn recover_locked(dir: &Path, storage: &mut dyn Storage) -> Result<Pa
         }
     }
     complete(dir, storage, &mut past, open, image.as_ref())?;
+    past.report.last_seq = past.next_seq.checked_sub(1);
+    if past.report.ring_records_unusable {
+        dir::prepare_lost_mark(dir)?;
+        dir::mark_lost(dir, past.next_seq)?;
+    }
     if let Some(path) = &ring_path {
         dir::remove_ring(dir, path)?;
     }
-    past.report.last_seq = past.next_seq.checked_sub(1);
+    // Last: that it can't be told is no reason to leave records in the ring.
+    past.report.first_lost_seq = dir::read_lost_mark(dir)?;
     past.report.ended = ends_with_end(dir)?;
     Ok(past)
 }
 
-fn open_ring(path: &Path) -> Result<Option<RingImage>, LogError> {
+/// The ring at `path`, if there are records in it to be used.
+fn open_ring(dir: &Path, path: &Path, report: &mut RecoveryReport) -> Result<Option<RingImage>, LogError> {
     match Ring::open(path) {
-        // What a full disk cost stays lost: the guest ran on, and later records are missing.
-        Ok(image) => Ok(Some(image).filter(|image| !image.was_discarding())),
+        // What a full disk cost stays lost: the guest ran on, and later records are missing. It was marked before.
+        Ok(Some(image)) if image.was_discarding() && !matches!(dir::read_lost_mark(dir), Ok(None)) => Ok(None),
+        Ok(image) => {
+            report.ring_records_unusable = image.as_ref().is_some_and(RingImage::is_damaged);
+            Ok(image)
+        }
         Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        // The process died while it made the ring, or the machine died with it.
-        Err(LogError::Corrupt { .. }) => Ok(None),
+        Err(LogError::Corrupt { .. }) => {
+            report.ring_records_unusable = true;
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

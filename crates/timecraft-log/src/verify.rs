@@ -32,7 +32,6 @@ pub fn verify(source: impl Into<LogSource>, mut progress: impl FnMut(u64, u64) -
     let mut found = Verified {
         segments: reader.segments().len() as u64,
         bytes: reader.segments().iter().map(|segment| segment.len).sum(),
-        first_lost_seq: reader.first_lost_seq()?,
         ..Verified::default()
     };
     while reader.next()?.is_some() {
@@ -42,6 +41,13 @@ pub fn verify(source: impl Into<LogSource>, mut progress: impl FnMut(u64, u64) -
         }
     }
     found.gaps = reader.gaps().to_vec();
+    match reader.first_lost_seq() {
+        Ok(seq) => found.first_lost_seq = seq,
+        Err(error) => {
+            let first_seq = reader.last_seq()?.map_or(0, |last| last + 1);
+            found.gaps.push(Gap { first_seq, next_seq: None, error });
+        }
+    }
     progress(found.bytes, found.bytes);
     Ok(found)
 }

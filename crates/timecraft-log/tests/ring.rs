@@ -51,7 +51,7 @@ proptest! {
             prop_assert!(record.append_to(&mut writer).is_ok());
             waiting.push(record);
         }
-        let image = Ring::open(&path).unwrap();
+        let image = Ring::open(&path).unwrap().unwrap();
         prop_assert_eq!(image.identity(), &IDENTITY);
         let left: Vec<Record> = image.records().map(|view| Record::of(&view)).collect();
         prop_assert_eq!(left.iter().collect::<Vec<_>>(), waiting);
@@ -77,7 +77,7 @@ proptest! {
             bytes.truncate(bytes.len() - cut * 100);
         }
         std::fs::write(&path, bytes).unwrap();
-        if let Ok(image) = Ring::open(&path) {
+        if let Ok(Some(image)) = Ring::open(&path) {
             for view in image.records() {
                 let _ = Record::of(&view);
             }

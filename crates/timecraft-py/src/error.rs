@@ -43,7 +43,7 @@ pub(crate) fn log(error: &timecraft_log::LogError) -> PyErr {
             None => python::LogError::new_err(message),
         },
         E::VersionNewer { .. } => python::LogVersionError::new_err(message),
-        E::Corrupt { .. } => python::LogDamagedError::new_err(message),
+        E::Corrupt { .. } | E::LostMark(_) => python::LogDamagedError::new_err(message),
         E::Busy(_) => python::StateBusyError::new_err(message),
         // `LogError` is open for additions; what is added is about logs all the same.
         _ => python::LogError::new_err(message),

@@ -36,9 +36,7 @@ pub enum SessionError {
     Log(#[from] LogError),
     #[error("only a recorded process can be resumed: this one was run without a log")]
     NotRecorded,
-    #[error(
-        "records from {0} on were lost for want of room, and the process went on: it can't be resumed, run it again"
-    )]
+    #[error("records from {0} on were lost, and the process had gone on: it can't be resumed, run it again")]
     RecordsLost(u64),
     #[error("the guest can't be started: {0}; free some memory, descriptors or threads")]
     System(#[from] std::io::Error),

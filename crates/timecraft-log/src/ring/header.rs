@@ -6,7 +6,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 pub(super) const MAGIC: &[u8; 4] = b"TCR1";
-pub(super) const VERSION: u16 = 2;
+pub(super) const VERSION: u16 = 3;
+/// Rings before this version have no second position.
+pub(super) const VERSION_HEAD_CHECK: u16 = 3;
 pub(super) const FLAG_DIGEST: u16 = 1;
 /// Room for the header: a page on every supported target.
 pub(super) const HEADER_LEN: usize = 64 << 10;
@@ -18,6 +20,8 @@ pub(super) const CAPACITY_MIN: usize = 64 << 10;
 pub(super) const CAPACITY_MAX: usize = 1 << 30;
 /// Each position has a cache line (and its prefetched neighbour) for itself.
 pub(super) const HEAD_AT: usize = 128;
+/// The complement of `head`, stored behind it: of two words that belong together, no flipped bit is believed.
+pub(super) const HEAD_CHECK_AT: usize = 136;
 pub(super) const TAIL_AT: usize = 256;
 pub(super) const STATE_AT: usize = 264;
 pub(super) const CONSUMER_ASLEEP_AT: usize = 268;

@@ -1,8 +1,8 @@
 //! The file of a ring in memory, and which part of it has memory.
 
 use super::header::{
-    CONSUMER_ASLEEP_AT, FAULT_AT, FIXED_LEN, HEAD_AT, HEADER_LEN, HEADER_USED, LOG_AT, PRODUCER_ASLEEP_AT, STATE_AT,
-    TAIL_AT,
+    CONSUMER_ASLEEP_AT, FAULT_AT, FIXED_LEN, HEAD_AT, HEAD_CHECK_AT, HEADER_LEN, HEADER_USED, LOG_AT,
+    PRODUCER_ASLEEP_AT, STATE_AT, TAIL_AT,
 };
 use rustix::fs::{self, FallocateFlags, FlockOperation};
 use rustix::io::{Errno, retry_on_intr};
@@ -155,6 +155,10 @@ impl Mapping {
 
     pub fn head(&self) -> &AtomicU64 {
         self.atomic(HEAD_AT)
+    }
+
+    pub fn head_check(&self) -> &AtomicU64 {
+        self.atomic(HEAD_CHECK_AT)
     }
 
     pub fn tail(&self) -> &AtomicU64 {

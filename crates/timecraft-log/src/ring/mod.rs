@@ -76,8 +76,8 @@ impl Ring {
         self.map.write_log(&encode_log(dir));
     }
 
-    /// Reads the ring at `path`, which nobody may be writing, as a copy in memory.
-    pub fn open(path: &Path) -> Result<RingImage, LogError> {
+    /// Reads the ring at `path`, which nobody may be writing, as a copy in memory. `None`: it was never done.
+    pub fn open(path: &Path) -> Result<Option<RingImage>, LogError> {
         RingImage::read(path)
     }
 
@@ -245,6 +245,7 @@ impl RingWriter {
     fn commit(&mut self, len: u64) -> u64 {
         self.head += len;
         self.map.head().store(self.head, Ordering::Release);
+        self.map.head_check().store(!self.head, Ordering::Release);
         if self.head > self.nudge_at {
             self.nudge();
         }

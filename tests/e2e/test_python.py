@@ -159,7 +159,7 @@ def test_the_files_that_a_program_sees(cli: Cli, scratch: Path):
         """,
     )
     (scratch / "note").write_text("a note")
-    roots = sorted({"usr", "tmp", scratch.parts[1]})
+    roots = sorted({"dev", "usr", "tmp", scratch.parts[1]})
     here, elsewhere = scratch, scratch.parent
     process, done = cli.run(app, cwd=here)
     assert done.out.splitlines()[0].startswith(f"{here} {roots}"), done.shown
@@ -263,3 +263,37 @@ def test_a_script_goes_on_after_its_host_died(cli: Cli, scratch: Path):
     assert (host.returncode, stdout) == (0, f"counted to {LINES}\n".encode()), stderr
     assert out.read_text() == "".join(f"{number:08}\n" for number in range(1, LINES + 1))
     assert "the same to the end" in cli("replay", "--verify", process).out
+
+
+NULL = """
+    import os, stat, time
+
+    null = open(os.devnull, "w", buffering=1)
+    for number in range(100):
+        null.write("nothing\\n" * 1000)
+        print(number, flush=True)
+        time.sleep(0.01)
+    with open(os.devnull, "rb") as again:
+        print(again.read(), again.isatty(), stat.S_ISCHR(os.stat(os.devnull).st_mode), null.tell() >= 0)
+    for name in ("/dev/zero", "/dev/null/../zero"):
+        print(os.path.exists(name))
+    for change in (os.remove, os.utime):
+        try:
+            change(os.devnull)
+        except OSError as error:
+            print(error.strerror)
+"""
+
+
+def test_the_null_device_is_there_and_no_other(cli: Cli, scratch: Path):
+    """It takes what is written, beyond the limit on the disk and after a resume, and can't be changed."""
+    before = os.stat(os.devnull)
+    host = cli.start("run", "--disk", "64KiB", program(scratch, NULL))
+    process = host.stderr.readline().decode().strip()
+    wait_for(lambda: host.stdout.readline() == b"9\n", "it writes")
+    kill9(host)
+    done = cli("resume", process)
+    said = "b'' False True True\nFalse\nFalse\nNot a directory\nOperation not permitted\n"
+    assert done.out.endswith(f"99\n{said}"), done.shown
+    assert "the same to the end" in cli("replay", "--verify", process).out
+    assert os.stat(os.devnull).st_mtime_ns == before.st_mtime_ns

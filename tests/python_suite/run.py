@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -141,6 +142,7 @@ def execute(module: Module, cli: Cli, scratch: Path) -> Report:
         HERE: "/suite:ro",
         Path(guest.stdlib()).parent: f"{guest.LIBRARY_MOUNT}:immutable",
         unpacked(): f"{guest.LIBRARY_MOUNT}/python3.11:immutable",
+        Path(os.devnull): os.devnull,
     }
     flags = [part for host, place in mounts.items() for part in ("--dir", f"{host}:{place}")]
     variables = ("-e", "PYTHONHOME=/usr", "-e", "PYTHONDONTWRITEBYTECODE=1", "-e", "HOME=/tmp")

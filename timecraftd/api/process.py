@@ -408,7 +408,7 @@ def _check_mounts(request: RunRequest, mounts_allowed: str, who: str) -> None:
     """Raises AccessError for a directory that may not be mounted, or is reached through a link to such a one."""
     allowed = [path.strip().rstrip("/") for path in mounts_allowed.split(",") if path.strip()]
     for mount in request.mounts:
-        if mount.tree:  # it is no directory of the node's
+        if mount.tree or mount.is_null:  # it is no directory of the node's
             continue
         host = os.path.realpath(mount.host) if mount.host else ""
         if host and not any(host == path or host.startswith(f"{path}/") for path in allowed):

@@ -25,6 +25,7 @@ CERTIFICATES_FOLDER = "/etc/ssl/certs"
 ELSEWHERE = MountSpec("", "/var/tmp")  # noqa: S108 (where `tempfile` looks next)
 PRIVATE = (MountSpec("", "/", read_only=True), MountSpec("", "/tmp"))  # noqa: S108 (the guest's)
 """Unless something else is mounted there."""
+NULL = MountSpec(os.devnull, os.devnull)
 PRIVATE_BYTES_MAX = 1 << 30
 """How much a program may write if it may write to nothing but its own directories, and no `--disk` says otherwise."""
 
@@ -59,11 +60,13 @@ class PythonRun:
         private = [] if "/" in taken else [mount for mount in PRIVATE if mount.guest not in taken]
         if any(mount.guest == PRIVATE[1].guest for mount in self.program.mounts):
             private = [PRIVATE[0], ELSEWHERE]  # the program lies in /tmp itself
+        if NULL.guest not in taken:
+            private.append(NULL)
         here = _current_directory((*request.mounts, *given) if context.target.is_local else given)
         if here is not None:
             environment["PWD"] = here
         limits = request.limits
-        if limits.disk_bytes is None and all(mount.read_only for mount in request.mounts):
+        if limits.disk_bytes is None and all(mount.read_only or mount.is_null for mount in request.mounts):
             limits = replace(limits, disk_bytes=PRIVATE_BYTES_MAX)
         request = replace(
             request,

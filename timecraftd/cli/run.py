@@ -69,7 +69,7 @@ def _add_world(parser: argparse.ArgumentParser) -> None:
         metavar="HOST[:GUEST[:MODE]]",
         action="append",
         default=[],
-        help="mount a directory; MODE: rw, ro, or immutable (as it is now, for ever, and not copied into the log)",
+        help="mount a directory, or /dev/null; MODE: rw, ro, or immutable (as it is now, and not copied into the log)",
     )
     group.add_argument("-f", "--function", metavar="FUNC", help="exported function to call instead of _start")
     group.add_argument(

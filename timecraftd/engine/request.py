@@ -156,16 +156,17 @@ def _decode_network(value: dict[str, Any]) -> NetworkRequest:
 
 
 def check_mounts(mounts: tuple[MountSpec, ...]) -> None:
-    """Whether all directories to mount are there; those of trees are the registry's. Raises MountError."""
+    """Whether all that is to be mounted is there; trees are the registry's. Raises MountError."""
     for mount in mounts:
-        if mount.host and mount.tree is None and not os.path.isdir(mount.host):
+        if mount.host and mount.tree is None and not mount.is_null and not os.path.isdir(mount.host):
             reason = "is not a directory" if os.path.lexists(mount.host) else "there is no such directory"
             raise MountError(f"mount {mount.host}: {reason}", "create it, or correct --dir")
 
 
 def describe_grants(request: RunRequest) -> str:
     """What a process reaches of this machine, for people."""
-    mounts = [f"{m.host}{' (read-only)' if m.read_only else ''}" for m in request.mounts if m.host and m.tree is None]
+    granted = [m for m in request.mounts if m.host and m.tree is None and not m.is_null]
+    mounts = [f"{m.host}{' (read-only)' if m.read_only else ''}" for m in granted]
     grants = [f"the directories {', '.join(mounts)}" if mounts else "no directory, but the standard streams"]
     network = request.network
     if not network.is_empty:

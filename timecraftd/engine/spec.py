@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +19,7 @@ OnFull = Literal["wait", "stop", "continue"]
 
 @dataclass(frozen=True, slots=True)
 class MountSpec:
-    """A host directory that the guest sees at `guest`."""
+    """A host directory that the guest sees at `guest`, or `/dev/null`."""
 
     host: str
     """Empty: a directory of the process's own, which is empty at its start and removed at its end."""
@@ -27,6 +28,11 @@ class MountSpec:
     tree: str | None = None
     """Digest, for an immutable mount: what is read from it is not copied into the log. Empty: of what `host` holds when
     the run is started."""
+
+    @property
+    def is_null(self) -> bool:
+        """Whether it is the null device, which reaches nothing, and no directory."""
+        return self.host == os.devnull and self.tree is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ impl fmt::Debug for HostConfig {
     }
 }
 
-/// A host directory that the guest sees.
+/// A host directory that the guest sees, or the null device: then its name for the guest is that of the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     pub host: PathBuf,

@@ -11,7 +11,7 @@ use super::arguments::Arguments;
 use super::table::{Entry, Kind, OpenFile};
 use super::transfer::{file_offset, retry};
 use super::{Host, Outcome};
-use crate::abi::{fdflags, fstflags, rights, whence};
+use crate::abi::{fdflags, filetype, fstflags, rights, whence};
 use crate::{Errno, Memory};
 
 /// Advice in the order of witx.
@@ -150,6 +150,9 @@ impl Host {
         let entry = self.table.get(args.u32(0))?;
         entry.require(rights::FD_FILESTAT_SET_TIMES)?;
         self.check_writable(entry.mount())?;
+        if entry.filetype() == filetype::CHARACTER_DEVICE {
+            return Err(Errno::Perm.into());
+        }
         rustix::fs::futimens(entry.fd()?, &times)?;
         Ok(())
     }

@@ -26,7 +26,7 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use self::arguments::Arguments;
 pub use self::config::{HostConfig, HostError, HostLimits, Mount, PreopenedDial, PreopenedListener, Stdio};
@@ -289,7 +289,11 @@ impl fmt::Debug for Host {
 
 fn open_mount(mut config: Mount) -> Result<MountRoot, HostError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match rustix::fs::open(&config.host, flags, Mode::empty()) {
+    let opened = match rustix::fs::open(&config.host, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOTDIR) if !config.immutable => open_null(&config),
+        opened => opened,
+    };
+    match opened {
         Ok(root) => {
             config.read_only |= config.immutable;
             let immutable = if config.immutable { files::path_of(root.as_fd()) } else { None };
@@ -305,6 +309,15 @@ fn open_mount(mut config: Mount) -> Result<MountRoot, HostError> {
             Err(HostError::Mount { host: config.host, reason: reason.into(), next })
         }
     }
+}
+
+/// The null device, which may be mounted as if it were a directory: what it contains is itself, as `.`.
+fn open_null(config: &Mount) -> rustix::io::Result<OwnedFd> {
+    let device = rustix::fs::open(&config.host, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = rustix::fs::fstat(&device)?;
+    let is_null =
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3);
+    if is_null { Ok(device) } else { Err(rustix::io::Errno::NOTDIR) }
 }
 
 fn mount_error(config: Mount, reason: String) -> HostError {

@@ -6,7 +6,7 @@
 //! about every corner (trailing slashes, dangling symlinks, races); the kernel is.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno as Os;
@@ -36,7 +36,7 @@ pub(super) fn take(memory: &mut Memory<'_>, ptr: u32, len: u32) -> Result<CStrin
     CString::new(bytes).map_err(|_| Errno::Inval)
 }
 
-/// Opens a path that must not lead out of `directory`.
+/// Opens a path that must not lead out of `directory`, which may be a mount that is a device.
 pub(crate) fn open_beneath(
     directory: BorrowedFd<'_>,
     path: &CStr,
@@ -50,6 +50,11 @@ pub(crate) fn open_beneath(
             // EAGAIN: a rename or mount elsewhere may have led a `..` astray, so that the kernel can't vouch for it.
             Err(Os::AGAIN | Os::INTR) => {}
             Err(Os::XDEV) => return Err(Errno::Perm),
+            // No directory is an error for `.`, so that this is a device. Its own descriptor leads to it.
+            Err(Os::NOTDIR) if path == c"." && !flags.contains(OFlags::DIRECTORY) => {
+                let flags = flags.difference(OFlags::NOFOLLOW) | OFlags::CLOEXEC;
+                return Ok(rustix::fs::open(format!("/proc/self/fd/{}", directory.as_raw_fd()), flags, mode)?);
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -90,6 +90,10 @@ impl Host {
         let (directory, _) = self.writable_directory(args.u32(0), rights::PATH_FILESTAT_SET_TIMES)?;
         let path = take(memory, args.u32(2), args.u32(3))?;
         let file = look_up(directory.fd.as_fd(), &path, follow)?;
+        // A device is everybody's.
+        if FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::CharacterDevice {
+            return Err(Errno::Perm.into());
+        }
         rustix::fs::utimensat(file, c"", &times, AtFlags::EMPTY_PATH)?;
         Ok(())
     }

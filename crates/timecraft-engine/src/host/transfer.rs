@@ -8,7 +8,7 @@ use super::quota::Quota;
 use super::table::{Entry, Kind, OpenFile};
 use super::{Host, Outcome, Scratch, Stop};
 use crate::abi::bounds::IOVECS_MAX;
-use crate::abi::{fdflags, rights, size};
+use crate::abi::{fdflags, filetype, rights, size};
 use crate::memory::Region;
 use crate::{Errno, KillSwitch, Memory};
 
@@ -241,7 +241,7 @@ impl OpenFile {
         bytes: usize,
         put: impl FnOnce() -> Result<usize, Stop>,
     ) -> Result<usize, Stop> {
-        if !quota.is_limited() {
+        if !quota.is_limited() || self.filetype != filetype::REGULAR_FILE {
             return put();
         }
         let before = rustix::fs::fstat(&self.fd)?.st_size as u64;

@@ -357,9 +357,15 @@ impl Shadow {
 
     fn open_beneath(&self, name: &Name, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(&self.config.mounts[name.mount].host, directory, Mode::empty())?;
+        let (host, flags) = (&self.config.mounts[name.mount].host, flags | OFlags::CLOEXEC);
+        let root = match rustix::fs::open(host, directory, Mode::empty()) {
+            // A mount that is a device.
+            Err(rustix::io::Errno::NOTDIR) if name.path.is_empty() => {
+                return rustix::fs::open(host, flags, Mode::empty());
+            }
+            root => root?,
+        };
         let path: &[u8] = if name.path.is_empty() { b"." } else { &name.path };
-        let flags = flags | OFlags::CLOEXEC;
         for _ in 1..OPEN_ATTEMPTS {
             match rustix::fs::openat2(&root, path, flags, Mode::empty(), ResolveFlags::BENEATH) {
                 Err(rustix::io::Errno::AGAIN) => {}

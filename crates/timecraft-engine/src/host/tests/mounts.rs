@@ -1,6 +1,8 @@
 //! Read-only mounts, and what passes between mounts.
 
 use super::*;
+use crate::abi::filetype;
+use crate::host::HostLimits;
 
 #[test]
 fn a_read_only_mount_is_read_only() {
@@ -83,4 +85,51 @@ fn files_pass_between_equal_mounts_but_to_no_more_rights() {
     assert_eq!(guest.rename((RO, b"dir"), (RW, b"gained")), Errno::Xdev);
     assert_eq!(guest.link((RO, b"dir/inner"), (RW, b"gained")), Errno::Xdev);
     assert_eq!(guest.rename((RW, b"moved"), (RO, b"lowered")), Errno::Success);
+}
+
+fn mounted(host: PathBuf) -> Vec<Mount> {
+    vec![Mount { host, guest: "/dev/null".into(), read_only: false, immutable: false }]
+}
+
+#[test]
+fn the_null_device_can_be_mounted() {
+    let limits = HostLimits { disk_bytes: Some(9), ..HostLimits::default() };
+    let mounts = mounted("/dev/null".into());
+    let mut guest = Guest::new(HostConfig { mounts, limits, ..HostConfig::default() });
+    let before = std::fs::metadata("/dev/null").unwrap().modified().unwrap();
+    for flags in [0, oflags::CREAT | oflags::TRUNC] {
+        let fd = guest.open_with(RW, ".", flags, (ALL, ALL), 0).unwrap();
+        assert_eq!(guest.host.descriptors()[fd as usize].filetype, filetype::CHARACTER_DEVICE);
+        assert_eq!((guest.write(fd, b"more than the disk"), guest.read(fd, 9)), (Ok(18), Ok(vec![])));
+        assert_eq!(guest.call(Call::FdFilestatSetTimes, &[fd, 1, 1, 5]), Errno::Perm);
+        assert_eq!(guest.close(fd), Errno::Success);
+    }
+    for follow in [0, FOLLOW] {
+        assert_eq!(guest.stat(RW, follow, b"."), Errno::Success);
+        assert_eq!(guest.memory[OUT as usize + 16], filetype::CHARACTER_DEVICE);
+    }
+    assert_eq!(guest.set_times(RW, b"."), Errno::Perm);
+    // It is no way to anywhere.
+    for path in ["..", "../zero", "zero", "./zero", "./", "./.", "../null"] {
+        assert_eq!(guest.open(RW, path), Err(Errno::Notdir), "{path}");
+        assert_eq!(guest.stat(RW, 0, path.as_bytes()), Errno::Notdir, "{path}");
+        assert_eq!(guest.at(Call::PathCreateDirectory, RW, path.as_bytes()), Errno::Notdir, "{path}");
+        assert_eq!(guest.at(Call::PathUnlinkFile, RW, path.as_bytes()), Errno::Notdir, "{path}");
+        assert_eq!(guest.rename((RW, b"."), (RW, path.as_bytes())), Errno::Notdir, "{path}");
+        assert_eq!(guest.link((RW, b"."), (RW, path.as_bytes())), Errno::Notdir, "{path}");
+        assert_eq!(guest.symlink(b"x", RW, path.as_bytes()), Errno::Notdir, "{path}");
+    }
+    assert_eq!(guest.open_with(RW, ".", oflags::DIRECTORY, (0, 0), 0), Err(Errno::Notdir));
+    assert_eq!(guest.call(Call::FdReaddir, &[RW, BUFFER.into(), 99, 0, OUT.into()]), Errno::Badf);
+    assert_eq!(std::fs::metadata("/dev/null").unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn no_other_device_or_file_can_be_mounted() {
+    let world = World::new();
+    for host in ["/dev/zero".into(), "/dev/tty".into(), world.path("rw/file")] {
+        let config = HostConfig { mounts: mounted(host), ..HostConfig::default() };
+        let refused = Host::new(config, Arc::new(KillSwitch::new().unwrap())).unwrap_err();
+        assert!(refused.to_string().contains("not a directory"), "{refused}");
+    }
 }

@@ -44,6 +44,7 @@ from timecraftd.errors import (
     StateError,
     StateFullError,
 )
+from timecraftd.labels import held_error
 from timecraftd.model import (
     STATE_OF_END,
     Digest,
@@ -266,6 +267,7 @@ class Runtime:
             boot_id=boot_id(),
             recorded=request.recorded,
             restart_of=request.restart_of,
+            labels=request.labels,
         )
         self.registry.create_process_dir(process.id)
         make_private(self.registry.home.process_dir(process.id), request.private)
@@ -539,7 +541,10 @@ class Runtime:
         return False
 
     def remove(self, process: ProcessRecord) -> None:
-        """Removes a process and its log. Raises ProcessStateError if it runs."""
+        """Removes a process and its log. Raises ProcessStateError if it runs, or is held."""
+        held = self.registry.catalogue.get(process.id).held
+        if held is not None:
+            raise held_error(process.id, held)
         lock = self.registry.lock(process.id)
         if os.path.isdir(self.registry.home.process_dir(process.id)):
             try:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType, Protocol
 
+from timecraftd.labels import HOLD, Labels
+
 ProcessId = NewType("ProcessId", str)
 """UUID in its usual text form; ids of later processes sort later (the layout of UUIDv7)."""
 Digest = NewType("Digest", str)
@@ -98,6 +100,12 @@ class ProcessRecord:
     """Id of the process that this one replaced under a restart policy."""
     imported: bool = False
     """Taken in from an export: what it was granted was somebody else's decision."""
+    labels: Labels = ()
+
+    @property
+    def held(self) -> str | None:
+        """Why it isn't to be removed; None if it may be."""
+        return dict(self.labels).get(HOLD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,7 @@ def process_data(process: ProcessRecord) -> dict[str, object]:
         "size_bytes": process.log_bytes,
         "restart_of": process.restart_of or None,
         "imported": process.imported,
+        "labels": dict(process.labels),
     }
 
 
@@ -601,4 +602,8 @@ def matches(process: ProcessRecord, key: str, pattern: str) -> bool:
         return fnmatchcase(process.module_name, pattern) or process.module.startswith(pattern)
     if key == "id":
         return process.id.startswith(pattern)
+    if key == "label":
+        name, equals, value = pattern.partition("=")
+        found = dict(process.labels).get(name)
+        return found is not None and (not equals or fnmatchcase(found, value))
     return fnmatchcase(process.name if key == "name" else process.state, pattern)

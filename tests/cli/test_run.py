@@ -185,6 +185,29 @@ def test_prune_selects(timecraft, guests):
 
 
 @BOTH_WAYS
+def test_labels_find_processes_and_a_hold_keeps_them(timecraft, guests):
+    """Whoever removes, and by force too; a restart keeps labels."""
+    timecraft("run", "-q", "--name", "web", "--label", "team=blue", "--label", "beta", guests / "hello.wat")
+    timecraft("run", "-q", "--name", "db", "--label", "team=red", "--restart", "on-failure:1", guests / "trap_oob.wat")
+    while timecraft("ps", "-a", "-q", "--filter", "label=team=r*").stdout.count("\n") < 2:
+        continue
+    named = json.loads(timecraft("ps", "-a", "--filter", "label=beta", "-o", "json").stdout)
+    assert [(each["name"], each["labels"]) for each in named] == [("web", {"beta": "", "team": "blue"})]
+    assert timecraft("label", "web", "hold=case 42", "beta-").stdout == "hold=case 42\nteam=blue\n"
+    assert timecraft("label", "web").stdout == "hold=case 42\nteam=blue\n"
+    assert json.loads(timecraft("describe", "process", "web", "-o", "json").stdout)["labels"]["hold"] == "case 42"
+    for flags in ((), ("-f",)):
+        refused = timecraft("rm", *flags, "web")
+        assert (refused.returncode, "is held: case 42; `timecraft label " in refused.stderr) == (125, True)
+    timecraft("prune", "--all")
+    assert json.loads(timecraft("ps", "-a", "-o", "json").stdout)[0]["name"] == "web"
+    assert timecraft("replay", "web").stdout == "hello, world\n"
+    timecraft("label", "web", "hold-")
+    assert timecraft("rm", "web").returncode == 0
+    assert "isn't a key" in timecraft("run", "--label", "x-=1", guests / "hello.wat").stderr
+
+
+@BOTH_WAYS
 def test_detached_kill_is_recorded(timecraft, guests):
     """SIGKILL reaches the guest, not its host: the log has an end."""
     timecraft("run", "-d", "--name", "bg", guests / "spin.wat")

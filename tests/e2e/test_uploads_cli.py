@@ -166,6 +166,33 @@ def test_what_is_not_in_the_store_stays_on_the_disk(run, s3):
     assert len(list(run.home.glob("processes/*/log/*.tcl"))) == 2, other
 
 
+def test_what_is_held_is_not_deleted_from_the_store_by_anybody(run, s3, tmp_path: Path):
+    """Wherever it was held: here while it ran, here later, or on a machine that knows the bucket only."""
+    at_start, _ = run.run("--label", "hold=from the start", guest("hello"))
+    later, _ = run.run(guest("hello"))
+    run("label", later, "hold", "case=7")
+    assert manifest(s3, later).process.labels == (("case", "7"), ("hold", ""))
+    elsewhere, _ = run.run(guest("hello"))
+    home = run.environment["TIMECRAFT_HOME"]
+    run.environment["TIMECRAFT_HOME"] = str(tmp_path / "elsewhere")
+    run("label", elsewhere, "hold=there")
+    for process in (at_start, later, elsewhere):
+        assert "is held" in run("rm", "--remote", "-f", "--now", process, code=125).stderr
+    assert json.loads(run("prune", "--remote", "--all", "--now", "-o", "json").stdout) == []
+    assert json.loads(run("ps", "--remote", "--filter", "label=case", "-o", "json").out)[0]["id"] == later
+    run.environment["TIMECRAFT_HOME"] = home
+    assert run("label", elsewhere, "mine=1").out == "mine=1\n"
+    assert manifest(s3, elsewhere).process.labels == (("hold", "there"), ("mine", "1"))
+    s3.stop()
+    assert "not in the store" in run("label", elsewhere, "late=1", code=125).stderr
+    s3.start()
+    assert "sent 0 segments" in run("log", "push", elsewhere).out
+    assert manifest(s3, elsewhere).process.labels == (("hold", "there"), ("late", "1"), ("mine", "1"))
+    run("label", elsewhere, "hold-")
+    run("rm", "--remote", elsewhere)
+    assert manifest(s3, elsewhere) is None
+
+
 def test_what_is_in_the_store_is_verified(run, s3):
     process, _ = run.run("--timeout", "300ms", guest("spin_output"), code=137)
     other, _ = run.run(guest("hello"))

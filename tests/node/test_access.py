@@ -394,6 +394,34 @@ def test_runners_end_what_is_theirs_and_nothing_else(roles, guests):
     roles.wait(other.id)
 
 
+def test_runners_label_what_is_theirs_and_operators_hold_it(roles, guests):
+    theirs = (("authorization", f"Bearer {TOKENS['runner']}"),)
+    module = roles.upload(guests / "hello.wat")
+    spec = process_pb2.ProcessSpec(module=module, labels={"team": "blue"})
+    own = roles.processes.Run(process_pb2.RunRequest(spec=spec), metadata=theirs).process
+    other = roles.run(module)
+    roles.wait(own.id)
+    ask = process_pb2.LabelRequest
+    told = roles.processes.Label(ask(id=own.id, labels={"a": "b"}, removed=["team"]), metadata=theirs).process
+    assert dict(told.labels) == {"a": "b"}
+    held = process_pb2.RunRequest(spec=process_pb2.ProcessSpec(module=module, labels={"hold": ""}))
+    for refused in (
+        lambda: roles.processes.Label(ask(id=own.id, labels={"hold": ""}), metadata=theirs),
+        lambda: roles.processes.Label(ask(id=other.id, labels={"a": ""}), metadata=theirs),
+        lambda: roles.processes.Run(held, metadata=theirs),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            refused()
+        assert code_of(caught) is grpc.StatusCode.PERMISSION_DENIED
+    roles.processes.Label(ask(id=own.id, labels={"hold": "case"}))
+    with pytest.raises(grpc.RpcError, match="is held: case"):
+        roles.processes.Remove(process_pb2.RemoveRequest(id=own.id), metadata=theirs)
+    with pytest.raises(grpc.RpcError, match="isn't a key"):
+        roles.processes.Label(ask(id=own.id, labels={"no key": ""}))
+    roles.processes.Label(ask(id=own.id, removed=["hold"]))
+    roles.processes.Remove(process_pb2.RemoveRequest(id=own.id), metadata=theirs)
+
+
 def test_only_the_health_of_a_node_is_everybodys(make_node):
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 

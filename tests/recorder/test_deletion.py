@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from pathlib import Path
 from random import Random
@@ -16,6 +17,7 @@ from timecraftd.errors import LogError, NotFoundError, ProcessStateError, Remote
 from timecraftd.model import ProcessState
 from timecraftd.recorder import uploader
 from timecraftd.recorder.deletion import LOST_NS, SWEEP_S_MAX, Sweeper
+from timecraftd.recorder.labelling import relabel_stored
 from timecraftd.recorder.manifest import (
     DELETED,
     MANIFESTS,
@@ -30,7 +32,7 @@ from timecraftd.recorder.manifest import (
 from timecraftd.recorder.remote import ConflictError, TransientError
 from timecraftd.recorder.segments import file_sums
 from timecraftd.recorder.sweeping import DEAD_S, FLAG, Presence, SweptError, read_flag, write_flag
-from timecraftd.recorder.uploader import DeletedError, Uploader, read_state
+from timecraftd.recorder.uploader import DeletedError, Uploader, is_stored, read_state
 
 CONFIG = RemoteConfig(url="s3://fake")
 EXITED = ProcessState.EXITED
@@ -589,3 +591,46 @@ def test_a_daemon_that_dies_behind_its_manifest_looks_again(world):
     assert not world.missing()
     assert world.is_verified(new)
     assert deleted_key(new) not in world.store.objects
+
+
+@pytest.mark.usefixtures("inline")
+def test_who_is_told_that_a_process_is_held_finds_it_there(tmp_path):
+    """In whatever order it is deleted meanwhile; and a process that isn't held goes."""
+    held = 0
+    for seed in range(ORDERS):
+        world = World(tmp_path / str(seed), seed)
+        process = world.process()
+        world.push(process)
+        told = []
+
+        async def holding(world=world, process=process, told=told):
+            with contextlib.suppress(RemoteError):
+                told.append(await relabel_stored(world.store, process, {"hold": "case"}, ()))
+
+        async def deleting(world=world, process=process):
+            with contextlib.suppress(ProcessStateError):
+                await world.sweeper().delete(process)
+
+        world.interleave(holding(), deleting(), sweeping(world))
+        if told and told[0] is not None:
+            held += 1
+            assert [each.process.held for each in world.manifests()] == ["case"], seed
+            world.run(world.sweeper().sweep(everybody, now=True))
+            assert not world.missing()
+        else:
+            world.run(world.sweeper().sweep(everybody, now=True))
+    assert 0 < held < ORDERS
+
+
+def test_a_hold_that_somebody_else_has_set_stays(world):
+    """An uploader never takes it off, and is done with it."""
+    process = world.home.add(ProcessState.RUNNING)
+    world.home.seal(process, 0)
+    world.push(process)
+    assert dict(world.run(relabel_stored(world.store, process, {"hold": ""}, ()))) == {"hold": ""}
+    world.home.seal(process, 1)
+    world.home.end(process)
+    world.push(process)
+    (manifest,) = world.manifests()
+    assert (manifest.complete, manifest.process.held, len(manifest.segments)) == (True, "", 2)
+    assert is_stored(world.home.directory(process), world.home.process(process), CONFIG)

@@ -92,6 +92,22 @@ def test_short_ids_are_unique(catalogue):
         assert catalogue.resolve(catalogue.short_id(process.id)) == process
 
 
+def test_an_older_schema_is_brought_up_to_date(tmp_path):
+    """What was there stays, with what it didn't have left empty."""
+    path = str(tmp_path / "catalogue.db")
+    old = Catalogue(path)
+    old.insert(make(1, name="web"))
+    old.close()
+    database = sqlite3.connect(path)
+    database.executescript("ALTER TABLE processes DROP COLUMN labels; PRAGMA user_version = 1")
+    database.close()
+    new = Catalogue(path)
+    assert new.processes() == [make(1, name="web")]
+    new.update(make(1).id, labels=(("hold", "case"),))
+    assert new.get(make(1).id).held == "case"
+    new.close()
+
+
 def test_a_newer_schema_is_refused(tmp_path):
     """Both versions are named, and nothing is changed."""
     path = str(tmp_path / "catalogue.db")
@@ -99,7 +115,7 @@ def test_a_newer_schema_is_refused(tmp_path):
     database = sqlite3.connect(path)
     database.execute("PRAGMA user_version = 9")
     database.close()
-    with pytest.raises(StateVersionError, match="has schema 9, this Timecraft knows 1"):
+    with pytest.raises(StateVersionError, match="has schema 9, this Timecraft knows 2"):
         Catalogue(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TypeVar
 
 from google.protobuf import duration_pb2, timestamp_pb2
@@ -12,6 +13,7 @@ from timecraftd.config import Config, check_given
 from timecraftd.engine.request import NetworkRequest, RunRequest
 from timecraftd.engine.spec import LimitSpec, MountSpec, Nans, Sockets
 from timecraftd.errors import PolicyError, UsageError
+from timecraftd.labels import Labels, check_label, merged
 from timecraftd.model import Digest, ModuleRecord, ProcessId, ProcessRecord, ProcessState, is_digest, is_name
 from timecraftd.network.publish import parse_publication
 from timecraftd.network.rules import format_rule, parse_policy
@@ -83,6 +85,7 @@ def process_message(process: ProcessRecord, submission: Submission | None = None
         log_bytes=process.log_bytes,
         restart_of=process.restart_of,
         imported=process.imported,
+        labels=dict(process.labels),
     )
     if process.state is not ProcessState.QUEUED:
         message.started_at.CopyFrom(timestamp(process.started_ns))
@@ -118,6 +121,7 @@ def process_record(message: process_pb2.Process) -> ProcessRecord:
         last_seq=message.last_seq if message.HasField("last_seq") else None,
         restart_of=message.restart_of,
         imported=message.imported,
+        labels=merged((), message.labels),
     )
 
 
@@ -187,6 +191,7 @@ def run_request(spec: process_pb2.ProcessSpec, module_name: str, config: Config)
         limits=limit_spec(spec.limits, config),
         network=_network(spec.network),
         name=spec.name,
+        labels=_labels(spec.labels),
         recorded=not recording.off,
         block_bytes_max=block_bytes_max,
         log_bytes_max=recording.log_bytes_max or record.log_bytes_max,
@@ -195,6 +200,12 @@ def run_request(spec: process_pb2.ProcessSpec, module_name: str, config: Config)
         interruptible=spec.interruptible,
         **chosen,
     )
+
+
+def _labels(given: Mapping[str, str]) -> Labels:
+    for key, value in given.items():
+        check_label(key, value)
+    return merged((), given)
 
 
 def limit_spec(message: process_pb2.Limits, config: Config) -> LimitSpec:

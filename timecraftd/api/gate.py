@@ -45,6 +45,7 @@ ROLES = {
     "ProcessService/Stop": Role.RUNNER,
     "ProcessService/Resume": Role.RUNNER,
     "ProcessService/Remove": Role.RUNNER,
+    "ProcessService/Label": Role.RUNNER,
     "ModuleService/Upload": Role.RUNNER,
     "TreeService/UploadTree": Role.RUNNER,
     "ViewService/Export": Role.OPERATOR,

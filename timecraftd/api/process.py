@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from timecraftd.config import Config
 from timecraftd.embedded import Runtime
 from timecraftd.engine.request import RunRequest
 from timecraftd.errors import AccessError, ProcessStateError, StateError, UsageError
+from timecraftd.labelling import relabel
+from timecraftd.labels import HOLD, check_label
 from timecraftd.model import ModuleRecord, ProcessId, ProcessRecord, ProcessState
 from timecraftd.pruning import remove_stored
 from timecraftd.recorder.logs import CAUGHT_UP, Output
@@ -296,6 +298,16 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
         await self._supervisor.forget(process)
         return pb.RemoveResponse()
 
+    async def Label(self, request: pb.LabelRequest, _context: Any) -> pb.LabelResponse:  # noqa: N802
+        """Changes labels of a process."""
+        for key, value in request.labels.items():
+            check_label(key, value)
+        process = await self._own_process(request.id)
+        _check_hold((*request.labels, *request.removed))
+        changed = await asyncio.to_thread(relabel, self._runtime, process, request.labels, request.removed)
+        self._supervisor.relabelled(changed)
+        return pb.LabelResponse(process=self._message(changed))
+
     async def Logs(self, request: pb.LogsRequest, _context: Any) -> AsyncIterator[pb.LogsResponse]:  # noqa: N802
         """What a process wrote, from its log."""
         process = await self._supervisor.get(request.id)
@@ -334,6 +346,7 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
         module = await asyncio.to_thread(self._runtime.registry.resolve_module, spec.module)
         name = spec.module_name or module.name
         request = convert.run_request(spec, name, self._config)
+        _check_hold(spec.labels)
         if identity.role < Role.OPERATOR:
             await asyncio.to_thread(_check_mounts, request, self._config.node.mounts_allowed, identity.name)
         restart = convert.restart_policy(spec.restart, self._config.node.restart)
@@ -440,6 +453,11 @@ def _parts(piece: Output) -> Sequence[Output]:
     return [Output(piece.time_ns, piece.stream, piece.data[at : at + LOG_BYTES_MAX]) for at in cuts]
 
 
+def _check_hold(labels: Collection[str]) -> None:
+    if HOLD in labels and current.get().role < Role.OPERATOR:
+        raise AccessError(f"label {HOLD}: is for operators", "ask one")
+
+
 def _digest(spec: pb.ProcessSpec) -> str:
     return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
 
@@ -459,6 +477,8 @@ def _fits(process: ProcessRecord, wanted: pb.ProcessFilter) -> bool:
     if wanted.states and convert.state_number(process.state) not in wanted.states:
         return False
     if wanted.names and not any(matches(process, "name", pattern) for pattern in wanted.names):
+        return False
+    if wanted.labels and not any(matches(process, "label", pattern) for pattern in wanted.labels):
         return False
     if wanted.ids and not any(matches(process, "id", prefix) for prefix in wanted.ids):
         return False

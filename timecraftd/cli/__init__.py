@@ -22,6 +22,7 @@ VERBS = {
     "kill": "send processes a signal",
     "rm": "remove processes and their logs",
     "prune": "remove what isn't needed any more",
+    "label": "label a process, or keep it from being removed",
     "get": "list processes, modules, configs, runtimes or logs",
     "describe": "show one of them in detail",
     "export": "write one of them to a file",

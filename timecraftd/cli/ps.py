@@ -14,7 +14,7 @@ from timecraftd.model import ProcessRecord, ProcessState
 from timecraftd.units import format_ago, format_size, format_span
 from timecraftd.views import process_data
 
-FILTERS = ("name", "module", "state", "id")
+FILTERS = ("name", "module", "state", "id", "label")
 HEADER = ("ID", "NAME", "MODULE", "STATUS", "CREATED", "SIZE")
 WIDTHS = (13, 12, 16, 28, 16, 8)
 """Of columns whose rows aren't all known."""

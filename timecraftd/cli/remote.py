@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
@@ -170,6 +170,11 @@ class NodeTarget:
             id=reference, force=force, remote=True, now=now, idempotency_key=idempotency_key()
         )
         self.client.call(self.client.processes.Remove, request, None)
+
+    def relabel(self, process: ProcessRecord, added: Mapping[str, str], removed: Sequence[str]) -> ProcessRecord:
+        """See Target."""
+        request = process_pb2.LabelRequest(id=process.id, labels=added, removed=removed)
+        return self._record(self.client.call(self.client.processes.Label, request).process)
 
     def prune(self, policy: RetentionPolicy | None, *, dry_run: bool) -> list[dict[str, object]]:
         """See Target."""

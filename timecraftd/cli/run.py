@@ -13,6 +13,7 @@ from timecraftd.config import Config, check_given, host_variable
 from timecraftd.engine.request import NetworkRequest, RunRequest
 from timecraftd.engine.spec import LimitSpec, MountSpec
 from timecraftd.errors import NotFoundError, UnsupportedError, UsageError
+from timecraftd.labels import merged, parse_label
 from timecraftd.model import is_name
 from timecraftd.supervisor.restarts import RestartPolicy, parse_restart
 
@@ -44,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rest = parser.add_argument("args", metavar="ARG", nargs=argparse.REMAINDER, help="arguments of the guest")
     rest.required = False
     parser.add_argument("--name", help="name of the process, for later commands")
+    parser.add_argument(
+        "--label",
+        metavar="KEY[=VALUE]",
+        action="append",
+        type=parse_label,
+        default=[],
+        help="label of the process; with `hold` it isn't removed",
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="don't print the process id")
     parser.add_argument("-d", "--detach", action="store_true", help="run in the background; print the process id")
     parser.add_argument(
@@ -255,6 +264,7 @@ def build_request(args: argparse.Namespace, config: Config, *, is_local: bool = 
         limits=_limits(args, config),
         network=_network(args, is_local=is_local),
         name=args.name or "",
+        labels=merged((), dict(args.label)),
         recorded=not args.no_record,
         block_bytes_max=block_bytes_max,
         log_bytes_max=args.log_max or record.log_bytes_max,

@@ -19,6 +19,7 @@ def process_spec(asked: Run, module: str, *, is_local: bool) -> process_pb2.Proc
         module=module,
         module_name=asked.module[1],
         name=request.name,
+        labels=dict(request.labels),
         args=request.args,
         env=[_variable(item, secrets) for item in request.env],
         mounts=[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Protocol
 
@@ -122,6 +122,9 @@ class Target(Protocol):
 
     def remove(self, process: ProcessRecord, *, force: bool) -> None:
         """Removes a process and its log. Raises ProcessStateError if it runs and that isn't forced."""
+
+    def relabel(self, process: ProcessRecord, added: Mapping[str, str], removed: Sequence[str]) -> ProcessRecord:
+        """Changes labels; the process as it is then. Raises UsageError, RemoteError."""
 
     def prune(self, policy: RetentionPolicy | None, *, dry_run: bool) -> list[dict[str, object]]:
         """Removes what isn't needed, and tells what went: each with `kind`, `id` and `bytes`."""
@@ -277,6 +280,12 @@ class EmbeddedTarget:
 
             end(self._runtime, process, signal.SIGKILL, REMOVE_PATIENCE_S)
         self._runtime.remove(process)
+
+    def relabel(self, process: ProcessRecord, added: Mapping[str, str], removed: Sequence[str]) -> ProcessRecord:
+        """See Target."""
+        from timecraftd.labelling import relabel
+
+        return relabel(self._runtime, process, added, removed)
 
     def prune(self, policy: RetentionPolicy | None, *, dry_run: bool) -> list[dict[str, object]]:
         """See Target."""

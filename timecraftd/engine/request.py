@@ -9,6 +9,7 @@ from typing import Any
 
 from timecraftd.engine.spec import LimitSpec, MountSpec, Nans, Sockets
 from timecraftd.errors import MountError, ReplayRefusedError
+from timecraftd.labels import Labels
 
 CONFIG_VERSION = 1
 
@@ -60,6 +61,7 @@ class RunRequest:
     chaos_ratio: float = 0.0
     chaos_seed: int = 0
     restart_of: str = ""
+    labels: Labels = ()
     interruptible: bool = False
     """Whether the guest understands interrupts: else SIGINT ends it."""
 

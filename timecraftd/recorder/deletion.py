@@ -14,6 +14,7 @@ from functools import partial
 from random import Random
 
 from timecraftd.errors import LogError, NotFoundError, ProcessStateError, RemoteError
+from timecraftd.labels import held_error
 from timecraftd.model import ProcessId, ProcessRecord, is_process_id
 from timecraftd.recorder.manifest import (
     DELETED,
@@ -89,7 +90,7 @@ class Sweeper:
     # ---- one process
 
     async def delete(self, process_id: ProcessId, *, force: bool = False) -> None:
-        """Hides a process: nobody finds it any more. Raises NotFoundError, ProcessStateError, LogDamagedError.
+        """Hides a process: nobody finds it any more. Raises NotFoundError, LogDamagedError, ProcessStateError.
 
         With `force` one may go that isn't complete, or whose manifest is damaged.
         """
@@ -104,6 +105,7 @@ class Sweeper:
             ) from None
         if not force:
             manifest = decode_manifest(data, process_id)
+            _require_unheld(manifest)
             if not manifest.complete:
                 raise ProcessStateError(
                     f"process {process_id}: isn't wholly in the store: it runs on node {manifest.node}, or was lost "
@@ -118,6 +120,13 @@ class Sweeper:
             begun_before = False
         except ConflictError:
             begun_before = True
+        # Who labels it now sees what was just put, or we see the label (labelling.py).
+        try:
+            with contextlib.suppress(NotFoundError, LogError):
+                _require_unheld(decode_manifest(await self._store.get(manifest_key(process_id)), process_id))
+        except ProcessStateError:
+            await self._store.delete([deleted_key(process_id)])
+            raise
         await self._store.delete([manifest_key(process_id)])
         if begun_before:  # the grace period begins when nobody new finds it
             await self._store.put(deleted_key(process_id), tombstone)
@@ -125,11 +134,14 @@ class Sweeper:
     async def remove(self, process_id: ProcessId, *, now: bool = False) -> int | None:
         """Removes what a deleted process takes, whose grace period is over, or at once; the bytes.
 
-        None if its manifest has come back, by a request that was long under way: it is hidden anew.
+        None if its manifest has come back, by a request that was long under way: it is hidden anew, unless it is held.
         """
         with contextlib.suppress(NotFoundError):
             found = await self._store.get(manifest_key(process_id))
-            await self._hide(process_id, found)
+            try:
+                await self._hide(process_id, found)
+            except ProcessStateError:
+                return None
             if not now:
                 return None
         size = 0
@@ -325,6 +337,11 @@ class _Found:
         if manifest.complete:
             size = manifest.process.log_bytes or sum(segment.size for segment in manifest.segments)
             self.complete.append(replace(manifest.process, log_bytes=size))
+
+
+def _require_unheld(manifest: Manifest) -> None:
+    if manifest.process.held is not None:
+        raise held_error(manifest.process.id, manifest.process.held)
 
 
 def _prefixes(process_id: ProcessId) -> tuple[str, str]:

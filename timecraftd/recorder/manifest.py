@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import crc32c
 
 from timecraftd.errors import LogDamagedError, LogVersionError
+from timecraftd.labels import decode_labels
 from timecraftd.model import Digest, ObjectKind, ProcessId, ProcessRecord, ProcessState, is_digest, is_process_id
 
 FORMAT = 2
@@ -269,7 +270,9 @@ def _table(data: bytes, where: str) -> dict[str, Any]:
 
 def _process(value: Any) -> ProcessRecord:
     known = {item.name: item.type for item in fields(ProcessRecord) if item.name not in LOCAL_FIELDS}
-    _require(isinstance(value, dict) and set(value) == set(known), "its process has other fields")
+    # Those of Timecraft that knew no labels have none.
+    is_whole = isinstance(value, dict) and set(value) | {"labels"} == set(known)
+    _require(is_whole, "its process has other fields")
     record = ProcessRecord(**{name: _field(str(known[name]), item) for name, item in value.items()})
     _require(is_process_id(record.id), "its process has no id")
     return record
@@ -288,6 +291,8 @@ def _field(kind: str, value: Any) -> Any:
             return _digest(value)
         case "ProcessState":
             return ProcessState(value)
+        case "Labels":
+            return decode_labels(value)
         case _:
             return _text(value)
 

@@ -35,13 +35,14 @@ class RetentionPolicy:
 
 
 def expired(processes: Iterable[ProcessRecord], policy: RetentionPolicy, now_ns: int) -> list[ProcessRecord]:
-    """Processes to remove, oldest first; never one that runs or is to run."""
+    """Processes to remove, oldest first; never one that runs or is to run, or is held."""
     ended = [process for process in processes if not process.state.is_alive]
     ended.sort(key=lambda process: process.id, reverse=True)
     gone = []
     kept_bytes = 0
     for place, process in enumerate(ended):
-        may_go = _ended_so(process, policy) and not (policy.keep_crashed and process.state is ProcessState.CRASHED)
+        is_kept = process.held is not None or (policy.keep_crashed and process.state is ProcessState.CRASHED)
+        may_go = _ended_so(process, policy) and not is_kept
         asked = policy.by_age_and_number and place >= policy.keep_newest and not _is_young(process, policy, now_ns)
         too_much = policy.bytes_max is not None and kept_bytes + process.log_bytes > policy.bytes_max
         if may_go and (asked or too_much):

@@ -18,7 +18,9 @@ from typing import Any, Protocol
 
 from timecraftd.config import RemoteConfig
 from timecraftd.errors import LogDamagedError, LogError, NotFoundError, RemoteError, TimecraftError
+from timecraftd.labels import Labels
 from timecraftd.model import Digest, ObjectKind, ProcessId, ProcessRecord
+from timecraftd.recorder.labelling import sent_labels
 from timecraftd.recorder.manifest import (
     SEGMENTS_MAX,
     Manifest,
@@ -186,8 +188,8 @@ class Uploader:
         self._random = random or Random()  # noqa: S311 - spreads load
         self._waiting: OrderedDict[ProcessId, _Process] = OrderedDict()
         self._deleted: set[ProcessId] = set()
-        self._done: OrderedDict[ProcessId, int] = OrderedDict()
-        """Processes that are wholly in the store, with their epochs."""
+        self._done: OrderedDict[ProcessId, tuple[int, Labels]] = OrderedDict()
+        """Processes that are wholly in the store, with their epochs and labels."""
         self._work = asyncio.Condition()
         self._clock = asyncio.get_running_loop().time
         self._presence = Presence(store, node=node, clock=self._clock, random=self._random)
@@ -257,7 +259,7 @@ class Uploader:
         return [process for process in sent if process.state.is_alive or not self._is_complete(process)]
 
     def _is_complete(self, process: ProcessRecord) -> bool:
-        if self._done.get(process.id) == process.epoch:
+        if self._done.get(process.id) == (process.epoch, process.labels):
             return True
         if process.id in self._waiting:
             return False
@@ -268,15 +270,13 @@ class Uploader:
         if item.is_deleted:
             self._note_deleted(item)
             return True
-        if item.manifest is None or not item.is_verified or not item.manifest.complete:
+        if item.manifest is None or not item.is_verified or not _is_whole(item.manifest, process):
             return False
-        if item.manifest.process.epoch != process.epoch:
-            return False
-        self._note_done(item.manifest)
+        self._note_done(process)
         return True
 
-    def _note_done(self, manifest: Manifest) -> None:
-        self._done[manifest.process.id] = manifest.process.epoch
+    def _note_done(self, process: ProcessRecord) -> None:
+        self._done[process.id] = (process.epoch, process.labels)
         if len(self._done) > KNOWN_MAX:
             self._done.popitem(last=False)
 
@@ -322,7 +322,6 @@ class Uploader:
                     self._waiting.move_to_end(item.id)
                 elif not item.waiting_bytes and item.manifest is not None and item.manifest.complete:
                     self._waiting.pop(item.id, None)
-                    self._note_done(item.manifest)
                 else:
                     item.retry_at = self._clock() + LOOK_S
             except NotFoundError:
@@ -400,10 +399,12 @@ class Uploader:
             manifest = replace(manifest, segments=(*manifest.segments, named))
         manifest = await self._paged(item.id, manifest)
         whole = not process.state.is_alive and len(some) == len(sealed)
-        manifest = replace(manifest, process=public_record(process), complete=whole, node=self._node)
+        record = replace(public_record(process), labels=sent_labels(process, item.manifest))
+        manifest = replace(manifest, process=record, complete=whole, node=self._node)
         if item.manifest != manifest:
             try:
-                await self._put_manifest(item, replace(manifest, version=manifest.version + 1))
+                if not await self._put_manifest(item, replace(manifest, version=manifest.version + 1)):
+                    return True
             except DeletedError:
                 await self._store.delete([segment_key(item.id, sealed.segment.number) for sealed in some])
                 raise
@@ -516,7 +517,8 @@ class Uploader:
 
     # ---- manifests
 
-    async def _put_manifest(self, item: _Process, manifest: Manifest) -> None:
+    async def _put_manifest(self, item: _Process, manifest: Manifest) -> bool:
+        """Puts it; False if there was another one, that of the log that is here, which is gone on from."""
         key, data = manifest_key(item.id), encode_manifest(manifest)
         item.is_verified = item.is_verified and item.etag is not None
         try:
@@ -531,9 +533,10 @@ class Uploader:
                 raise deleted(item.id) from None
             if found != data:  # else it was our own, whose answer got lost
                 await self._decide(item, decode_manifest(found, item.id), etag)
-                return
+                return False
         item.manifest, item.etag = manifest, etag
         await asyncio.to_thread(self._save, item)
+        return True
 
     async def _find(self, item: _Process) -> None:
         """What the store knows of a process of which we know nothing."""
@@ -677,7 +680,13 @@ def is_stored(directory: str, process: ProcessRecord, config: RemoteConfig) -> b
     state = read_state(directory, process.id, place_of(config))
     if state is None or state.manifest is None or state.is_deleted:
         return state is not None and state.is_deleted
-    return state.is_verified and state.manifest.complete and state.manifest.process.epoch == process.epoch
+    return state.is_verified and _is_whole(state.manifest, process)
+
+
+def _is_whole(manifest: Manifest, process: ProcessRecord) -> bool:
+    """Whether a manifest says all that there is to say of a process."""
+    stored = manifest.process
+    return manifest.complete and (stored.epoch, stored.labels) == (process.epoch, sent_labels(process, manifest))
 
 
 async def gathered(work: list[Any]) -> None:

@@ -22,6 +22,7 @@ from hashlib import sha256
 from typing import IO, Any
 
 from timecraftd.errors import ArchiveError, ProcessStateError
+from timecraftd.labels import decode_labels
 from timecraftd.model import (
     Digest,
     ObjectKind,
@@ -170,7 +171,7 @@ def _read_index(
 
 
 def _checked_process(value: Any) -> ProcessRecord:
-    if set(value) != {item.name for item in fields(ProcessRecord)}:
+    if set(value) | {"labels"} != {item.name for item in fields(ProcessRecord)}:
         raise ValueError("the process has other fields than expected")
     texts = {"name", "module_name", "message", "boot_id", "restart_of"}
     numbers = {"created_ns", "started_ns", "pid", "epoch", "log_bytes"}
@@ -188,7 +189,8 @@ def _checked_process(value: Any) -> ProcessRecord:
     state = ProcessState(value["state"])
     if not good or state is ProcessState.RUNNING:
         raise ValueError("a field of the process isn't what it should be")
-    return ProcessRecord(**value | {"state": state, "pid": 0, "boot_id": "", "imported": True})
+    labels = decode_labels(value.get("labels", []))
+    return ProcessRecord(**value | {"state": state, "pid": 0, "boot_id": "", "imported": True, "labels": labels})
 
 
 def _is_number(value: object) -> bool:

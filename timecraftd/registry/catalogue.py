@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -18,6 +19,7 @@ from timecraftd.errors import (
     StateFullError,
     StateVersionError,
 )
+from timecraftd.labels import decode_labels, encode_labels
 from timecraftd.model import (
     DIGEST_SHORT,
     PREFIX_MIN,
@@ -31,7 +33,7 @@ from timecraftd.model import (
     new_process_id,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 10.0
 CANDIDATES_MAX = 8
 _WAL_RETRY_S = 0.005
@@ -55,6 +57,7 @@ CREATE TABLE modules (
     memory_min_bytes INTEGER NOT NULL, created_ns INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 """,
+    1: "ALTER TABLE processes ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';",
 }
 """Schema version to what brings it to the next one."""
 
@@ -325,6 +328,8 @@ def _unknown(kind: str, reference: str, hints: Iterable[str]) -> NotFoundError:
 
 
 def _stored(value: object) -> object:
+    if isinstance(value, tuple):
+        return encode_labels(value)
     return int(value) if isinstance(value, bool) else str(value) if isinstance(value, ProcessState) else value
 
 
@@ -332,4 +337,5 @@ def _record(row: Any) -> ProcessRecord:
     values = dict(zip(_COLUMNS, row, strict=True))
     values["state"] = ProcessState(values["state"])
     values["recorded"], values["imported"] = bool(values["recorded"]), bool(values["imported"])
+    values["labels"] = decode_labels(json.loads(values["labels"]))
     return ProcessRecord(**values)

@@ -337,6 +337,13 @@ class Supervisor:
         await self._do(lambda: self._journal.delete(process.id))
         self.changes.publish(process, removed=True)
 
+    def relabelled(self, process: ProcessRecord) -> None:
+        """Labels of a process were changed."""
+        live = self._live.get(process.id)
+        if live is not None:
+            live.record = replace(live.record, labels=process.labels)
+        self.changes.publish(process)
+
     def submission(self, process: ProcessId) -> Submission | None:
         """What was asked for with a process; None if the node doesn't look after it."""
         live = self._live.get(process)
@@ -379,7 +386,7 @@ class Supervisor:
 
     def _request(self, record: ProcessRecord) -> RunRequest:
         request = decode_config(self._runtime.registry.objects.get(ObjectKind.CONFIG, record.config))
-        return replace(request, name=record.name, recorded=record.recorded)
+        return replace(request, name=record.name, recorded=record.recorded, labels=record.labels)
 
     def _has_room(self, live: Live) -> bool:
         if len(self._running) >= self._config.node.processes_max:

@@ -34,7 +34,14 @@ PROCESS_STATE_CRASHED: ProcessState
 PROCESS_STATE_FAILED: ProcessState
 
 class Process(_message.Message):
-    __slots__ = ("id", "name", "module", "module_name", "config", "runtime", "state", "created_at", "started_at", "ended_at", "exit_code", "message", "pid", "recorded", "epoch", "last_seq", "log_bytes", "restart_of", "imported", "restart", "owner", "short_id")
+    __slots__ = ("id", "name", "module", "module_name", "config", "runtime", "state", "created_at", "started_at", "ended_at", "exit_code", "message", "pid", "recorded", "epoch", "last_seq", "log_bytes", "restart_of", "imported", "restart", "owner", "short_id", "labels")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODULE_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +64,7 @@ class Process(_message.Message):
     RESTART_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     SHORT_ID_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     module: str
@@ -79,7 +87,8 @@ class Process(_message.Message):
     restart: RestartPolicy
     owner: str
     short_id: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., module: _Optional[str] = ..., module_name: _Optional[str] = ..., config: _Optional[str] = ..., runtime: _Optional[str] = ..., state: _Optional[_Union[ProcessState, str]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exit_code: _Optional[int] = ..., message: _Optional[str] = ..., pid: _Optional[int] = ..., recorded: _Optional[bool] = ..., epoch: _Optional[int] = ..., last_seq: _Optional[int] = ..., log_bytes: _Optional[int] = ..., restart_of: _Optional[str] = ..., imported: _Optional[bool] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., owner: _Optional[str] = ..., short_id: _Optional[str] = ...) -> None: ...
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., module: _Optional[str] = ..., module_name: _Optional[str] = ..., config: _Optional[str] = ..., runtime: _Optional[str] = ..., state: _Optional[_Union[ProcessState, str]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exit_code: _Optional[int] = ..., message: _Optional[str] = ..., pid: _Optional[int] = ..., recorded: _Optional[bool] = ..., epoch: _Optional[int] = ..., last_seq: _Optional[int] = ..., log_bytes: _Optional[int] = ..., restart_of: _Optional[str] = ..., imported: _Optional[bool] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., owner: _Optional[str] = ..., short_id: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class RestartPolicy(_message.Message):
     __slots__ = ("mode", "retries_max")
@@ -178,7 +187,14 @@ class Recording(_message.Message):
     def __init__(self, off: _Optional[bool] = ..., compression: _Optional[str] = ..., output: _Optional[str] = ..., on_full: _Optional[str] = ..., block_bytes_max: _Optional[int] = ..., log_bytes_max: _Optional[int] = ..., durability: _Optional[str] = ...) -> None: ...
 
 class ProcessSpec(_message.Message):
-    __slots__ = ("module", "module_name", "name", "args", "env", "mounts", "function", "nans", "sockets", "limits", "network", "recording", "chaos_ratio", "chaos_seed", "restart", "isolated", "interruptible")
+    __slots__ = ("module", "module_name", "name", "args", "env", "mounts", "function", "nans", "sockets", "limits", "network", "recording", "chaos_ratio", "chaos_seed", "restart", "isolated", "interruptible", "labels")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     MODULE_FIELD_NUMBER: _ClassVar[int]
     MODULE_NAME_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +212,7 @@ class ProcessSpec(_message.Message):
     RESTART_FIELD_NUMBER: _ClassVar[int]
     ISOLATED_FIELD_NUMBER: _ClassVar[int]
     INTERRUPTIBLE_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     module: str
     module_name: str
     name: str
@@ -213,7 +230,8 @@ class ProcessSpec(_message.Message):
     restart: RestartPolicy
     isolated: bool
     interruptible: bool
-    def __init__(self, module: _Optional[str] = ..., module_name: _Optional[str] = ..., name: _Optional[str] = ..., args: _Optional[_Iterable[bytes]] = ..., env: _Optional[_Iterable[_Union[EnvVar, _Mapping]]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., function: _Optional[str] = ..., nans: _Optional[str] = ..., sockets: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., recording: _Optional[_Union[Recording, _Mapping]] = ..., chaos_ratio: _Optional[float] = ..., chaos_seed: _Optional[int] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., isolated: _Optional[bool] = ..., interruptible: _Optional[bool] = ...) -> None: ...
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, module: _Optional[str] = ..., module_name: _Optional[str] = ..., name: _Optional[str] = ..., args: _Optional[_Iterable[bytes]] = ..., env: _Optional[_Iterable[_Union[EnvVar, _Mapping]]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., function: _Optional[str] = ..., nans: _Optional[str] = ..., sockets: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., recording: _Optional[_Union[Recording, _Mapping]] = ..., chaos_ratio: _Optional[float] = ..., chaos_seed: _Optional[int] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., isolated: _Optional[bool] = ..., interruptible: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class RunRequest(_message.Message):
     __slots__ = ("spec", "idempotency_key")
@@ -337,16 +355,18 @@ class GetResponse(_message.Message):
     def __init__(self, process: _Optional[_Union[Process, _Mapping]] = ...) -> None: ...
 
 class ProcessFilter(_message.Message):
-    __slots__ = ("states", "names", "modules", "ids")
+    __slots__ = ("states", "names", "modules", "ids", "labels")
     STATES_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
     MODULES_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     states: _containers.RepeatedScalarFieldContainer[ProcessState]
     names: _containers.RepeatedScalarFieldContainer[str]
     modules: _containers.RepeatedScalarFieldContainer[str]
     ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, states: _Optional[_Iterable[_Union[ProcessState, str]]] = ..., names: _Optional[_Iterable[str]] = ..., modules: _Optional[_Iterable[str]] = ..., ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, states: _Optional[_Iterable[_Union[ProcessState, str]]] = ..., names: _Optional[_Iterable[str]] = ..., modules: _Optional[_Iterable[str]] = ..., ids: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListRequest(_message.Message):
     __slots__ = ("filter", "page_size", "page_token", "fields", "remote")
@@ -463,6 +483,29 @@ class RemoveRequest(_message.Message):
 class RemoveResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class LabelRequest(_message.Message):
+    __slots__ = ("id", "labels", "removed")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    labels: _containers.ScalarMap[str, str]
+    removed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., removed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LabelResponse(_message.Message):
+    __slots__ = ("process",)
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    process: Process
+    def __init__(self, process: _Optional[_Union[Process, _Mapping]] = ...) -> None: ...
 
 class LogsRequest(_message.Message):
     __slots__ = ("id", "follow", "since")

@@ -89,6 +89,11 @@ class ProcessServiceStub:
                 request_serializer=timecraft_dot_v1_dot_process__pb2.RemoveRequest.SerializeToString,
                 response_deserializer=timecraft_dot_v1_dot_process__pb2.RemoveResponse.FromString,
                 _registered_method=True)
+        self.Label = channel.unary_unary(
+                '/timecraft.v1.ProcessService/Label',
+                request_serializer=timecraft_dot_v1_dot_process__pb2.LabelRequest.SerializeToString,
+                response_deserializer=timecraft_dot_v1_dot_process__pb2.LabelResponse.FromString,
+                _registered_method=True)
         self.Logs = channel.unary_stream(
                 '/timecraft.v1.ProcessService/Logs',
                 request_serializer=timecraft_dot_v1_dot_process__pb2.LogsRequest.SerializeToString,
@@ -176,6 +181,13 @@ class ProcessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Label(self, request, context):
+        """Changes labels of a process, in the node's store too. The label `hold` takes an operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Logs(self, request, context):
         """What a process wrote to its standard streams, from its log.
         """
@@ -235,6 +247,11 @@ def add_ProcessServiceServicer_to_server(servicer, server):
                     servicer.Remove,
                     request_deserializer=timecraft_dot_v1_dot_process__pb2.RemoveRequest.FromString,
                     response_serializer=timecraft_dot_v1_dot_process__pb2.RemoveResponse.SerializeToString,
+            ),
+            'Label': grpc.unary_unary_rpc_method_handler(
+                    servicer.Label,
+                    request_deserializer=timecraft_dot_v1_dot_process__pb2.LabelRequest.FromString,
+                    response_serializer=timecraft_dot_v1_dot_process__pb2.LabelResponse.SerializeToString,
             ),
             'Logs': grpc.unary_stream_rpc_method_handler(
                     servicer.Logs,
@@ -517,6 +534,33 @@ class ProcessService:
             '/timecraft.v1.ProcessService/Remove',
             timecraft_dot_v1_dot_process__pb2.RemoveRequest.SerializeToString,
             timecraft_dot_v1_dot_process__pb2.RemoveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Label(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/timecraft.v1.ProcessService/Label',
+            timecraft_dot_v1_dot_process__pb2.LabelRequest.SerializeToString,
+            timecraft_dot_v1_dot_process__pb2.LabelResponse.FromString,
             options,
             channel_credentials,
             insecure,

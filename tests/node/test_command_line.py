@@ -434,3 +434,42 @@ def test_logs_tail_and_follow(at_node: Command) -> None:
     follow.communicate(timeout=TIMEOUT_S)
     assert follow.returncode == 130
     assert at_node("rm", "-f", "talks").returncode == 0
+
+
+ECHO = """
+import socket
+near = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+near.bind(("0.0.0.0", 9999))
+print("bound", flush=True)
+data = b"hello"
+while data:
+    data, peer = near.recvfrom(9)
+    near.sendto(data, peer)
+"""
+ASK = """
+import socket, sys
+echo = socket.getaddrinfo("echo", 9999, socket.AF_INET, socket.SOCK_DGRAM)[0][4]
+for said in sys.argv[1:]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
+        near.sendto(said.encode(), echo)
+        assert near.recvfrom(9) == (said.encode(), echo)
+"""
+
+
+def test_datagrams_pass_between_workers(make_node: Callable[..., Node], tmp_path: Path) -> None:
+    """Each guest has a worker to itself. It keeps nothing of flows that have ended."""
+    node = make_node('placement = "isolated"\n').start()
+    command = Command(tmp_path, TIMECRAFT_NODE=node.socket)
+    for name, source in (("echo.py", ECHO), ("ask.py", ASK)):
+        (tmp_path / name).write_text(source)
+    process = command("run", "--detach", "--name", "echo", "--net", "in guest:*", tmp_path / "echo.py").stdout.strip()
+    wait_until(lambda: command("logs", process).stdout == "bound\n")
+    descriptors = Path(f"/proc/{node.get(process).pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    for said in (range(100), [""]):
+        done = command("run", "-q", "--net", "udp guest:echo", tmp_path / "ask.py", *said)
+        assert done.returncode == 0, done.stderr
+        wait_until(lambda: not descriptors.exists() or len(list(descriptors.iterdir())) < before + 10)
+    assert command("wait", process).returncode == 0
+    for each in json.loads(command("ps", "-a", "-o", "json").stdout):
+        assert "the same to the end" in command("replay", "--verify", each["id"]).stdout

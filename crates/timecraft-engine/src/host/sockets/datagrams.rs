@@ -36,6 +36,8 @@ pub(super) struct Datagrams {
     strangers: VecDeque<SocketAddr>,
     /// Who has opened a flow. Answers to those who are gone are lost and no errors: nobody may end a server by going.
     callers: VecDeque<SocketAddr>,
+    /// Whether the process was resumed, so that anybody may be such a caller from before.
+    pub resumed: bool,
     flows: Flows,
     dialling: Option<(SocketAddr, Ticket)>,
     /// A peer that isn't there: the datagram that it was dialled for is lost, as UDP loses it.
@@ -60,6 +62,7 @@ impl Datagrams {
             outside: None,
             strangers: VecDeque::new(),
             callers: VecDeque::new(),
+            resumed: false,
             flows: Flows::default(),
             dialling: None,
             absent: None,
@@ -103,7 +106,8 @@ impl Datagrams {
 
     /// Whether a datagram for a peer that can't be dialled is lost, as UDP loses it, and no error to the guest.
     fn is_loss(&self, to: SocketAddr, errno: Errno) -> bool {
-        let is_gone = matches!(errno, Errno::Connrefused | Errno::Hostunreach) || self.callers.contains(&to);
+        let has_called = self.callers.contains(&to) || self.resumed && errno == Errno::Acces;
+        let is_gone = matches!(errno, Errno::Connrefused | Errno::Hostunreach) || has_called;
         is_gone && self.peer.as_ref() != Some(&Address::Inet(to))
     }
 

@@ -23,6 +23,9 @@ pub(in crate::host) fn restored(socket: &RestoredSocket, net: &mut Net) -> Resul
         return Ok(Socket::lost(family, socket.transport, socket.local.clone(), socket.peer.clone()));
     }
     let mut made = Socket::open(family, socket.transport)?;
+    if let State::Datagrams(datagrams) = &mut made.state {
+        datagrams.resumed = true;
+    }
     if let Some(local) = &socket.local {
         match made.bind(local, net) {
             // It was no binding's address: that of a connection whose error the guest has seen.

@@ -565,3 +565,23 @@ fn sockets_of_a_resumed_process() {
     assert_eq!(guest.send_to(6, b"self", &[127, 0, 0, 1], 53), Ok(4));
     assert_eq!(guest.receive_from(6, 9), Ok((b"self".to_vec(), 53)));
 }
+
+#[test]
+fn who_called_before_a_resume_may_be_answered() {
+    let (mut guest, network) = networked();
+    let socket = RestoredSocket {
+        family: abi::FAMILY_INET4,
+        transport: Transport::Datagram,
+        local: Some(Address::Inet("0.0.0.0:53".parse().unwrap())),
+        peer: None,
+        role: SocketRole::Idle,
+    };
+    let descriptors = vec![restored(3, socket)];
+    guest.host.restore(Restored { descriptors, ..Restored::default() }).unwrap();
+    assert!(matches!(network.take().0, Asked::Listen(_)), "it can be reached again");
+    for (errno, seen) in [(Errno::Acces, Ok(6)), (Errno::Nobufs, Err(Errno::Nobufs))] {
+        assert_eq!(guest.send_to(3, b"answer", &[10, 1, 2, 4], 5000), Err(Errno::Again));
+        network.take().1.complete(Err(errno));
+        assert_eq!(guest.send_to(3, b"answer", &[10, 1, 2, 4], 5000), seen);
+    }
+}

@@ -59,7 +59,10 @@ def run_timecraft(spec) -> dict:
     output = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
     null = os.open(os.devnull, os.O_WRONLY)
     ring = f"/dev/shm/timecraft-bench-{os.getpid()}.ring"
-    log = LogSpec(spec["log"], str(uuid.UUID(int=1)), b"{}", ring_path=ring) if spec.get("log") else None
+    log = None
+    if spec.get("log"):
+        durability = spec.get("durability", "flush")
+        log = LogSpec(spec["log"], str(uuid.UUID(int=1)), b"{}", ring_path=ring, durability=durability)
     mounts = tuple(MountSpec(*mount) for mount in spec["mounts"])
     env = tuple(item.encode() for item in spec.get("env", ()))
     args = tuple(os.fsencode(arg) for arg in (spec["name"], *spec["args"]))

@@ -93,7 +93,7 @@ def node(bench: Bench, settings: str = "") -> Iterator[tuple[Client, float]]:
     log = BUILD / "python--m.err"
     begun = time.perf_counter()
     with serving(bench, [str(it.python), "-m", "timecraftd", "--config", str(config)]) as daemon:
-        while b"ready " not in log.read_bytes():
+        while b"ready node=" not in log.read_bytes():
             if daemon.process.poll() is not None or time.perf_counter() - begun > READY_S:
                 raise BenchError(f"node: isn't ready: {log.read_text()[-500:]}")
             time.sleep(0.001)

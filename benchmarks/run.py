@@ -25,12 +25,13 @@ from measures import Bench
 from network import CASES as ON_THE_NETWORK
 from node import CASES as ON_A_NODE
 from python_guest import CASES as IN_PYTHON
+from storage import CASES as ON_DISK
 from uploads import CASES as TO_A_STORE
 
 HERE = Path(__file__).resolve().parent
 ROUNDS, ROUNDS_QUICK = 7, 2
 SCALE_QUICK = 0.1
-CASES = ALONE | ON_THE_NETWORK | IN_PYTHON | ON_A_NODE | TO_A_STORE
+CASES = ALONE | ON_THE_NETWORK | IN_PYTHON | ON_A_NODE | ON_DISK | TO_A_STORE
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ MIB = 1 << 20
 SEGMENT_MIB = 64
 SEGMENTS = 16
 PROCESSES = 16
+PLAIN_MIB = 16
 
 
 def resident_bytes() -> int:
@@ -59,13 +60,37 @@ async def send(folder: Path, processes: int, segments: int, segment_mib: int) ->
     return {"rate": sent / seconds, "memory": (peak - before) / MIB}
 
 
+async def put(folder: Path, count: int, size_mib: int) -> dict[str, float]:
+    """Puts as many bytes by plain requests from memory, as many at one time as an uploader makes; MiB a second."""
+    from aiobotocore.session import get_session
+
+    from tests.s3 import ACCESS, BUCKET, SECRET, serving
+    from timecraftd.config import RemoteConfig
+
+    body, room = os.urandom(size_mib * MIB), asyncio.Semaphore(RemoteConfig().uploads_max)
+    with serving(folder / "s3") as server:
+        async with get_session().create_client(
+            "s3", endpoint_url=server.endpoint, region_name="us-east-1",
+            aws_access_key_id=ACCESS, aws_secret_access_key=SECRET,
+        ) as client:  # fmt: skip
+
+            async def one(number: int) -> None:
+                async with room:
+                    await client.put_object(Bucket=BUCKET, Key=f"plain/{number}", Body=body)
+
+            begun = time.perf_counter()
+            await asyncio.gather(*map(one, range(count)))
+            return {"rate": count * size_mib / (time.perf_counter() - begun)}
+
+
 def upload(bench) -> None:
-    """One process with full segments, which go in parts, and many with small ones."""
+    """One process with full segments, which go in parts, many with small ones, and plain requests."""
     from contenders import BUILD
 
     shapes = {
         "one": (1, bench.count(SEGMENTS), SEGMENT_MIB),
         "many": (PROCESSES, bench.count(SEGMENTS), SEGMENT_MIB // 16),
+        "plain": (bench.count(SEGMENTS * SEGMENT_MIB // PLAIN_MIB), PLAIN_MIB),
     }
 
     def turn(name: str) -> None:
@@ -79,9 +104,13 @@ def upload(bench) -> None:
             shutil.rmtree(folder)
         found = json.loads(done.stdout)
         bench.samples.add(f"upload.{name}", found["rate"], "MiB/s")
-        bench.samples.add(f"upload.{name}.memory", found["memory"], "MiB")
+        if "memory" in found:
+            bench.samples.add(f"upload.{name}.memory", found["memory"], "MiB")
 
-    bench.take_turns({name: lambda name=name: turn(name) for name in shapes}, lambda: None)
+    bench.take_turns(
+        {name: lambda name=name: turn(name) for name in shapes},
+        lambda: bench.samples.ratio("upload.one", "upload.plain"),
+    )
 
 
 CASES = {"upload": upload}
@@ -89,4 +118,5 @@ CASES = {"upload": upload}
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
     where, *shape = sys.argv[1:]
-    print(json.dumps(asyncio.run(send(Path(where), *map(int, shape)))))
+    work = send if len(shape) == 3 else put
+    print(json.dumps(asyncio.run(work(Path(where), *map(int, shape)))))

@@ -84,6 +84,19 @@ def test_metrics_have_units_and_help_and_no_more_series_than_the_code_names():
     assert sum(map(len, found.values())) - latencies < 150
 
 
+def test_a_daemon_gets_the_port_of_the_one_before():
+    """Though the kernel remembers its connections for a minute."""
+    port = 0
+    for _ in range(2):
+        server = MetricsServer("127.0.0.1", port, Metrics(BUILD, lambda: Sample(0.0)).registry)
+        port = server.port
+        with socket.create_connection(("127.0.0.1", port)) as scrape_of_old:
+            scrape_of_old.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            while scrape_of_old.recv(1 << 16):
+                pass  # until the server hangs up, so that it is the one who has to remember
+        server.close()
+
+
 def test_calls_are_told_by_name_and_outcome_and_latencies_by_kind():
     totals = {
         "call:fd_read:ok": 7,

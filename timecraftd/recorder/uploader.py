@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Protocol
@@ -394,8 +394,7 @@ class Uploader:
         if item.manifest is None:
             mark = await self._presence.mark(MARK_AGE_S_MAX)
             manifest = await self._send_objects(process, manifest, mark)
-        for segment in some:
-            named = await self._send_segment(item.id, segment)
+        async for named in self._send_segments(item.id, some):
             manifest = replace(manifest, segments=(*manifest.segments, named))
         manifest = await self._paged(item.id, manifest)
         whole = not process.state.is_alive and len(some) == len(sealed)
@@ -483,8 +482,27 @@ class Uploader:
                     self.totals.bytes += item.size
         self._presence.note(item.key, mark)
 
-    async def _send_segment(self, process_id: ProcessId, sealed: Sealed) -> Segment:
-        crc, _ = await asyncio.to_thread(file_sums, sealed.path, digested=False)
+    async def _send_segments(self, process_id: ProcessId, some: Sequence[Sealed]) -> AsyncIterator[Segment]:
+        """Sends one after another; while one goes, the checksum of the next is made."""
+        sums = [self._sum(sealed) for sealed in some[:1]]
+        try:
+            for number, sealed in enumerate(some):
+                crc = await sums.pop()
+                sums = [self._sum(each) for each in some[number + 1 : number + 2]]
+                yield await self._send_segment(process_id, sealed, crc)
+        finally:
+            for each in sums:
+                each.cancel()
+            await asyncio.gather(*sums, return_exceptions=True)
+
+    @staticmethod
+    def _sum(sealed: Sealed) -> asyncio.Task[int]:
+        async def work() -> int:
+            return (await asyncio.to_thread(file_sums, sealed.path, digested=False))[0]
+
+        return asyncio.create_task(work())
+
+    async def _send_segment(self, process_id: ProcessId, sealed: Sealed, crc: int) -> Segment:
         segment = replace(sealed.segment, crc32c=f"{crc:08x}")
         key = segment_key(process_id, segment.number)
         with FilePart(sealed.path, 0, segment.size) as part:
@@ -580,7 +598,7 @@ class Uploader:
             if await self._store.head(segment_key(item.id, segment.number)) is None and segment.number in paths:
                 sealed = await asyncio.to_thread(sealed_segment, paths[segment.number], segment.number)
                 if sealed is not None:
-                    await self._send_segment(item.id, sealed)
+                    await self._send_segment(item.id, sealed, await self._sum(sealed))
 
     async def _is_there(self, key: str, size: int, mark: str) -> bool:
         if self._presence.holds(key, mark):

@@ -159,6 +159,10 @@ class FakeNative(ModuleType):
             def seek_time(self, time_ns: int) -> None:
                 """Ignored."""
 
+            def clock(self) -> list[tuple[int, int]]:
+                """One epoch."""
+                return [(0, FakeLogInfo().start_unix_ns)]
+
             def trace(self, records_max: int, **_: object) -> list[str]:
                 """All lines."""
                 return list(itertools.islice(self._trace, records_max))

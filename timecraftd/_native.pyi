@@ -337,6 +337,8 @@ class LogReader:
     def seek_time(self, time_ns: int) -> None: ...
     def seek_unix_time(self, unix_ns: int) -> None:
         """To the first record of that time of the day or later: resumed processes have gaps there."""
+    def clock(self) -> list[tuple[int, int]]:
+        """For each epoch the time of its first record since the start of the process, and the Unix time of time 0."""
     def time_at(self, unix_ns: int) -> int:
         """Since the start of the process, for a time of the day; within a gap, the time of the resumption."""
     def trace(

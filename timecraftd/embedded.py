@@ -611,7 +611,7 @@ class Runtime:
             "state": STATE_OF_END.get(kind, ProcessState.FAILED),
             "exit_code": code,
             "message": message[:4096],
-            "ended_ns": info.start_unix_ns + info.last_time_ns,
+            "ended_ns": self.logs.unix_times(log_dir)(info.last_time_ns),
             "last_seq": info.last_seq,
             "log_bytes": log_bytes(log_dir),
         }

@@ -319,10 +319,11 @@ def output(
 ) -> tuple[int, Iterator[Output]]:
     """When a process started (Unix ns), and what it wrote from a time on, with `CAUGHT_UP` where that is true.
 
-    `follow` is `follower`'s, or None.
-    Raises LogError, ReplayRefusedError.
+    Times are of the day, less that of the start: while no host ran the process, they went on. `follow` is `follower`'s,
+    or None. Raises LogError, ReplayRefusedError.
     """
     info = runtime.log_info(process)
+    unix_ns = runtime.logs.unix_times(runtime.log_source(process)) if process.epoch else None
     since_ns = 0 if since_unix_ns is None else since_unix_ns - info.start_unix_ns
     # A guest may write faster than we read.
     last_ns = info.last_time_ns if process.state is ProcessState.RUNNING and follow is None else None
@@ -337,6 +338,8 @@ def output(
             if (caught_up and new) or (not begun and (caught_up or piece.time_ns > info.last_time_ns)):
                 yield CAUGHT_UP
                 begun, new = True, False
+            if not caught_up and unix_ns is not None:
+                piece = replace(piece, time_ns=unix_ns(piece.time_ns) - info.start_unix_ns)  # noqa: PLW2901
             if not caught_up and piece.time_ns >= since_ns:
                 yield piece
                 new = True

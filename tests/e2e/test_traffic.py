@@ -257,6 +257,12 @@ def test_dates_of_a_process_that_was_resumed(cli: Cli, scratch: Path):
         duration = times[number + 1] - times[number] - timedelta(milliseconds=1)
         some = cli("trace", "syscall", process, "-t", start, "-d", f"{duration // timedelta(microseconds=1)}us", *flags)
         assert some.out.splitlines() == lines[number : number + 1], number
+    stamped = [datetime.fromisoformat(line.split()[0]) for line in cli("logs", "-t", process).out.splitlines()]
+    for stamp, shown in zip(stamped, times, strict=True):
+        assert abs(stamp - shown) < timedelta(milliseconds=1), stamped
+    assert len(cli("logs", "--since", times[37].isoformat(), process).out.splitlines()) in (2, 3)
+    ended = datetime.fromisoformat(json.loads(cli("describe", "process", process, "-o", "json").out)["ended_at"])
+    assert ended >= times[-1]
     # Nobody ran it then: what comes next is shown.
     start = datetime.fromtimestamp(died_ns / 1e9, UTC).isoformat()
     resumed = cli("trace", "syscall", process, "-t", start).out.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -118,6 +119,19 @@ class Logs:
         """Reads all of a log; `progress` is told how many bytes of how many are done. Raises LogError."""
         check: LogCheck = self._load().verify_log(log, progress)
         return check
+
+    def unix_times(self, log: str | LogSource) -> Callable[[int], int]:
+        """What tells the time of the day (Unix ns) of a time since the start of a process, which may have been resumed.
+
+        Raises LogError.
+        """
+        epochs: list[tuple[int, int]] = self._load().LogReader(log).clock()
+        begins = [first_ns for first_ns, _ in epochs]
+
+        def unix_ns(time_ns: int) -> int:
+            return epochs[max(bisect_right(begins, time_ns) - 1, 0)][1] + time_ns if epochs else time_ns
+
+        return unix_ns
 
     def recover(self, log_dir: str) -> RecoveryReport:
         """Makes a dead host's log whole. Idempotent. Raises LogError."""

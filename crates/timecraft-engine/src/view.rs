@@ -194,6 +194,15 @@ impl LogView {
         Ok(next.map_or(time_ns, |next| time_ns.min(next.first_time_ns)))
     }
 
+    /// For each epoch the log's time at its beginning, and the time of the day (Unix, ns) of time 0 by its clock.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn clock(&mut self) -> Result<Vec<(u64, u64)>, LogError> {
+        let epochs = epochs_of(&self.reader)?;
+        Ok(epochs.iter().map(|epoch| (epoch.first_time_ns, epoch.zero_unix_ns)).collect())
+    }
+
     /// Whether the record of the process's end was passed.
     pub fn ended(&self) -> bool {
         self.ended

@@ -215,6 +215,10 @@ impl LogReader {
         self.with(py, |view| view.seek_unix_time(unix_ns))
     }
 
+    fn clock(&self, py: Python<'_>) -> PyResult<Vec<(u64, u64)>> {
+        self.with(py, LogView::clock)
+    }
+
     fn time_at(&self, py: Python<'_>, unix_ns: u64) -> PyResult<u64> {
         self.with(py, |view| view.time_at(unix_ns))
     }

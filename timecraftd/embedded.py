@@ -44,7 +44,6 @@ from timecraftd.errors import (
     StateError,
     StateFullError,
 )
-from timecraftd.labels import held_error
 from timecraftd.model import (
     STATE_OF_END,
     Digest,
@@ -55,6 +54,7 @@ from timecraftd.model import (
     ProcessRecord,
     ProcessState,
     new_process_id,
+    require_unheld,
 )
 from timecraftd.recorder.logs import Logs, log_bytes
 from timecraftd.recorder.ring import remove_ring, shared_ring_path
@@ -542,9 +542,7 @@ class Runtime:
 
     def remove(self, process: ProcessRecord) -> None:
         """Removes a process and its log. Raises ProcessStateError if it runs, or is held."""
-        held = self.registry.catalogue.get(process.id).held
-        if held is not None:
-            raise held_error(process.id, held)
+        require_unheld(self.registry.catalogue.get(process.id))
         lock = self.registry.lock(process.id)
         if os.path.isdir(self.registry.home.process_dir(process.id)):
             try:

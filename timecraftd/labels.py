@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from timecraftd.errors import ProcessStateError, UsageError
+from timecraftd.errors import UsageError
 
 Labels = tuple[tuple[str, str], ...]
 """Keys and values, by key."""
@@ -59,12 +59,6 @@ def decode_labels(value: Any) -> Labels:
     if labels != in_order:
         raise ValueError("labels aren't in order")
     return labels
-
-
-def held_error(process_id: str, why: str) -> ProcessStateError:
-    """That a process can't be removed."""
-    reason = f"is held: {why}" if why else "is held"
-    return ProcessStateError(f"process {process_id}: {reason}", f"`timecraft label {process_id} {HOLD}-` ends that")
 
 
 def encode_labels(labels: Labels) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType, Protocol
 
+from timecraftd.errors import ProcessStateError
 from timecraftd.labels import HOLD, Labels
 
 ProcessId = NewType("ProcessId", str)
@@ -106,6 +107,13 @@ class ProcessRecord:
     def held(self) -> str | None:
         """Why it isn't to be removed; None if it may be."""
         return dict(self.labels).get(HOLD)
+
+
+def require_unheld(process: ProcessRecord) -> None:
+    """Raises ProcessStateError for a process that isn't to be removed."""
+    if process.held is not None:
+        reason = f"is held: {process.held}" if process.held else "is held"
+        raise ProcessStateError(f"process {process.id}: {reason}", f"`timecraft label {process.id} {HOLD}-` ends that")
 
 
 @dataclass(frozen=True, slots=True)

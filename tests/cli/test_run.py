@@ -199,6 +199,11 @@ def test_labels_find_processes_and_a_hold_keeps_them(timecraft, guests):
     for flags in ((), ("-f",)):
         refused = timecraft("rm", *flags, "web")
         assert (refused.returncode, "is held: case 42; `timecraft label " in refused.stderr) == (125, True)
+    timecraft("run", "-d", "--name", "runs", "--label", "hold", guests / "sleep_forever.wat")
+    assert "is held; " in timecraft("rm", "-f", "runs").stderr
+    assert timecraft("ps", "--filter", "label=hold", "-q").stdout.count("\n") == 1, "it wasn't killed"
+    timecraft("label", "runs", "hold-")
+    assert timecraft("rm", "-f", "runs").returncode == 0
     timecraft("prune", "--all")
     assert json.loads(timecraft("ps", "-a", "-o", "json").stdout)[0]["name"] == "web"
     assert timecraft("replay", "web").stdout == "hello, world\n"

@@ -23,7 +23,7 @@ from timecraftd.engine.request import RunRequest
 from timecraftd.errors import AccessError, ProcessStateError, StateError, UsageError
 from timecraftd.labelling import relabel
 from timecraftd.labels import HOLD, check_label
-from timecraftd.model import ModuleRecord, ProcessId, ProcessRecord, ProcessState
+from timecraftd.model import ModuleRecord, ProcessId, ProcessRecord, ProcessState, require_unheld
 from timecraftd.pruning import remove_stored
 from timecraftd.recorder.logs import CAUGHT_UP, Output
 from timecraftd.supervisor.journal import Journal, Submission
@@ -287,6 +287,7 @@ class ProcessService(process_pb2_grpc.ProcessServiceServicer):
             await asyncio.to_thread(remove_stored, self._runtime, request.id, force=request.force, now=request.now)
             return pb.RemoveResponse()
         process = await self._own_process(request.id)
+        require_unheld(process)
         if request.force and process.state.is_alive:
             with contextlib.suppress(ProcessStateError):
                 await self._supervisor.signal(process, SIGKILL)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Protocol
 
 from timecraftd.errors import ProcessStateError
-from timecraftd.model import ProcessState
+from timecraftd.model import ProcessState, require_unheld
 
 if TYPE_CHECKING:
     from timecraftd.cli.context import Context
@@ -273,6 +273,7 @@ class EmbeddedTarget:
 
     def remove(self, process: ProcessRecord, *, force: bool) -> None:
         """See Target."""
+        require_unheld(process)
         if force and process.state is ProcessState.RUNNING:
             import signal
 

@@ -14,8 +14,7 @@ from functools import partial
 from random import Random
 
 from timecraftd.errors import LogError, NotFoundError, ProcessStateError, RemoteError
-from timecraftd.labels import held_error
-from timecraftd.model import ProcessId, ProcessRecord, is_process_id
+from timecraftd.model import ProcessId, ProcessRecord, is_process_id, require_unheld
 from timecraftd.recorder.manifest import (
     DELETED,
     LOGS,
@@ -105,7 +104,7 @@ class Sweeper:
             ) from None
         if not force:
             manifest = decode_manifest(data, process_id)
-            _require_unheld(manifest)
+            require_unheld(manifest.process)
             if not manifest.complete:
                 raise ProcessStateError(
                     f"process {process_id}: isn't wholly in the store: it runs on node {manifest.node}, or was lost "
@@ -123,7 +122,8 @@ class Sweeper:
         # Who labels it now sees what was just put, or we see the label (labelling.py).
         try:
             with contextlib.suppress(NotFoundError, LogError):
-                _require_unheld(decode_manifest(await self._store.get(manifest_key(process_id)), process_id))
+                again = await self._store.get(manifest_key(process_id))
+                require_unheld(decode_manifest(again, process_id).process)
         except ProcessStateError:
             await self._store.delete([deleted_key(process_id)])
             raise
@@ -337,11 +337,6 @@ class _Found:
         if manifest.complete:
             size = manifest.process.log_bytes or sum(segment.size for segment in manifest.segments)
             self.complete.append(replace(manifest.process, log_bytes=size))
-
-
-def _require_unheld(manifest: Manifest) -> None:
-    if manifest.process.held is not None:
-        raise held_error(manifest.process.id, manifest.process.held)
 
 
 def _prefixes(process_id: ProcessId) -> tuple[str, str]:

@@ -121,6 +121,7 @@ def network_data(runtime: Runtime, process: ProcessRecord, asked: dict[str, Any]
 def log_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
     """A log as data. Raises LogError."""
     info = runtime.log_info(process)
+    epochs = [(0, info.start_unix_ns)] if info.epochs == 1 else runtime.logs.epochs(runtime.log_source(process))
     end = None
     if info.end is not None:
         kind, code, message = info.end
@@ -136,6 +137,7 @@ def log_data(runtime: Runtime, process: ProcessRecord) -> dict[str, object]:
         "start_at": rfc3339(info.start_unix_ns, digits=9),
         "last_time_ns": info.last_time_ns,
         "epochs": info.epochs,
+        "began": [{"time_ns": time_ns, "at": rfc3339(unix_ns, digits=9)} for time_ns, unix_ns in epochs],
         "end": end,
         "incomplete_from": info.incomplete_from,
     }

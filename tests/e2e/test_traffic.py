@@ -261,6 +261,9 @@ def test_dates_of_a_process_that_was_resumed(cli: Cli, scratch: Path):
     for stamp, shown in zip(stamped, times, strict=True):
         assert abs(stamp - shown) < timedelta(milliseconds=1), stamped
     assert len(cli("logs", "--since", times[37].isoformat(), process).out.splitlines()) in (2, 3)
+    for number in (2, 37):
+        middle = times[number] + (times[number + 1] - times[number]) / 2
+        assert len(cli("replay", process, "--until", middle.isoformat()).out.splitlines()) == number + 1
     ended = datetime.fromisoformat(json.loads(cli("describe", "process", process, "-o", "json").out)["ended_at"])
     assert ended >= times[-1]
     # Nobody ran it then: what comes next is shown.

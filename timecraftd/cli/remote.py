@@ -301,9 +301,10 @@ class NodeTarget:
 
     # ---- running
 
-    def started_ns(self, process: ProcessRecord) -> int:
+    def epochs(self, process: ProcessRecord) -> list[tuple[int, int]]:
         """See Target."""
-        return parse_time_ns(str(self.describe("log", process.id)["start_at"]), 0)
+        began: Any = self.describe("log", process.id)["began"]
+        return [(epoch["time_ns"], parse_time_ns(epoch["at"], 0)) for epoch in began]
 
     def replay(self, process: ProcessRecord, asked: Replay, interrupts: Interrupts) -> ReplayEnd | None:
         """See Target."""

@@ -69,13 +69,19 @@ def _until(asked: Replay, text: str | None, context: Context, process: ProcessRe
         return asked
     if text.isascii() and text.isdigit():
         return replace(asked, until_seq=min(int(text), SEQ_MAX))
-    start_ns = context.target.started_ns(process)
     try:
-        time_ns = parse_time_ns(text, 0) - start_ns if "T" in text else parse_duration_ns(text)
+        if "T" not in text:
+            return replace(asked, until_time_ns=parse_duration_ns(text))
+        date_ns = parse_time_ns(text, 0)
     except ValueError as error:
         raise UsageError(f"--until: {error}", "a record's number and a time in RFC 3339 will do too") from None
-    if time_ns < 0:
-        raise UsageError(f"--until {text}: is before the process started", f"it started at {rfc3339(start_ns)}")
+    epochs = context.target.epochs(process)
+    begun = [(time_ns, unix_ns) for time_ns, unix_ns in epochs if unix_ns <= date_ns]
+    if not begun:
+        raise UsageError(f"--until {text}: is before the process started", f"it started at {rfc3339(epochs[0][1])}")
+    time_ns = begun[-1][0] + date_ns - begun[-1][1]
+    if len(begun) < len(epochs):  # nobody ran it any more, until it was resumed
+        time_ns = min(time_ns, epochs[len(begun)][0])
     return replace(asked, until_time_ns=time_ns)
 
 

@@ -163,8 +163,8 @@ class Target(Protocol):
     def import_module(self, module: tuple[bytes, str]) -> Digest:
         """Takes in a module. Raises ModuleError."""
 
-    def started_ns(self, process: ProcessRecord) -> int:
-        """When a process's log begins, Unix ns."""
+    def epochs(self, process: ProcessRecord) -> list[tuple[int, int]]:
+        """When a process was started and resumed: since its start, and of the day (Unix ns)."""
 
     def replay(self, process: ProcessRecord, asked: Replay, interrupts: Interrupts) -> ReplayEnd | None:
         """Runs a recorded process again; None if a signal came."""
@@ -350,9 +350,9 @@ class EmbeddedTarget:
         """See Target."""
         return self._runtime.store_module(*module).digest
 
-    def started_ns(self, process: ProcessRecord) -> int:
+    def epochs(self, process: ProcessRecord) -> list[tuple[int, int]]:
         """See Target."""
-        return self._runtime.log_info(process).start_unix_ns
+        return self._runtime.logs.epochs(self._runtime.log_source(process))
 
     def replay(self, process: ProcessRecord, asked: Replay, interrupts: Interrupts) -> ReplayEnd | None:
         """See Target."""

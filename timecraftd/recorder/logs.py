@@ -120,16 +120,22 @@ class Logs:
         check: LogCheck = self._load().verify_log(log, progress)
         return check
 
+    def epochs(self, log: str | LogSource) -> list[tuple[int, int]]:
+        """When each epoch began: since the start of the process, and of the day (Unix ns). Raises LogError."""
+        clock: list[tuple[int, int]] = self._load().LogReader(log).clock()
+        return [(time_ns, zero_unix_ns + time_ns) for time_ns, zero_unix_ns in clock]
+
     def unix_times(self, log: str | LogSource) -> Callable[[int], int]:
         """What tells the time of the day (Unix ns) of a time since the start of a process, which may have been resumed.
 
         Raises LogError.
         """
-        epochs: list[tuple[int, int]] = self._load().LogReader(log).clock()
-        begins = [first_ns for first_ns, _ in epochs]
+        epochs = self.epochs(log) or [(0, 0)]
+        begins = [begun_ns for begun_ns, _ in epochs]
 
         def unix_ns(time_ns: int) -> int:
-            return epochs[max(bisect_right(begins, time_ns) - 1, 0)][1] + time_ns if epochs else time_ns
+            begun_ns, begun_unix_ns = epochs[max(bisect_right(begins, time_ns) - 1, 0)]
+            return begun_unix_ns + time_ns - begun_ns
 
         return unix_ns
 

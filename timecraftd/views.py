@@ -25,7 +25,7 @@ from timecraftd.errors import (
     TimecraftError,
 )
 from timecraftd.masking import TraceMask, mask_config
-from timecraftd.model import ObjectInfo, ObjectKind, ProcessRecord, ProcessState
+from timecraftd.model import LogSource, ObjectInfo, ObjectKind, ProcessRecord, ProcessState
 from timecraftd.recorder.logs import CAUGHT_UP, Output, TraceQuery, TrafficQuery, log_bytes
 from timecraftd.units import rfc3339
 
@@ -311,9 +311,24 @@ def follower(
     """
 
     def wait() -> bool:
-        return runtime.is_running(process) and not pause(FOLLOW_INTERVAL_S)
+        goes_on = runtime.is_running(process) or goes_on_elsewhere(runtime, process)
+        return goes_on and not pause(FOLLOW_INTERVAL_S)
 
     return wait
+
+
+def goes_on_elsewhere(runtime: Runtime, process: ProcessRecord) -> bool:
+    """Whether more of a process may come into the store from another machine. Raises RemoteError, LogDamagedError."""
+    if runtime.remote is None or os.path.isdir(runtime.registry.home.process_dir(process.id)):
+        return False
+    manifest = runtime.remote.manifest(process.id)
+    return manifest is not None and not manifest.complete
+
+
+def _log_to_read(runtime: Runtime, process: ProcessRecord, *, follow: bool) -> str | LogSource:
+    """Where a log is; one that is followed may be longer than is known."""
+    source = runtime.log_source(process)
+    return replace(source, next_seq=None) if follow and isinstance(source, LogSource) else source
 
 
 def output(
@@ -332,7 +347,7 @@ def output(
 
     def pieces() -> Iterator[Output]:
         begun = new = False
-        for piece in runtime.logs.output(runtime.log_source(process), follow or bool):
+        for piece in runtime.logs.output(_log_to_read(runtime, process, follow=follow is not None), follow or bool):
             if last_ns is not None and piece.time_ns > last_ns:
                 break
             # All that there was when we began counts too: a guest may write so fast that nobody ever catches up.
@@ -385,7 +400,7 @@ class Trace:
         self._gaps: list[str] = []
         self._traffic: Traffic | None = None
         self._last_ns: int | None = None
-        self._log = runtime.log_source(process)
+        self._log = _log_to_read(runtime, process, follow=follow is not None)
         if options.skip_damaged:
             return
         runtime.check_log(process)

@@ -222,8 +222,29 @@ def test_a_process_that_was_lost_with_its_machine(there: Cli, here: Cli, config:
     assert "node there" in replayed.stderr
     assert here("ps", "-a", "-q").out == "", "it may still run: the catalogue is for what is over"
     here("logs", process)
-    here("trace", "syscall", process, "-f")
+    here("trace", "syscall", process)
     assert process[:13] in here("ps", "--remote").out
+
+
+@pytest.mark.parametrize("command", [("trace", "syscall", "-f"), ("trace", "network", "-f"), ("logs", "-f")])
+def test_what_runs_elsewhere_is_followed(
+    there: Cli, here: Cli, config: RemoteConfig, scratch: Path, command: tuple[str, ...]
+):
+    """As more of it comes into the bucket, and to its end."""
+    (scratch / "data").write_bytes(Random(7).randbytes(4 * MIB))
+    there.environment["TIMECRAFT_RECORD_SEGMENT_BYTES_MAX"] = str(MIB)
+    process, _ = there.run(f"--dir={scratch}:/data", guest("readfile"), "/data/data")
+    for segments in (1, 2):
+        send(config, there, process, complete=False, segments_max=segments)
+        if segments == 1:
+            follower = here.start(*command, process)
+            if command[1] == "syscall":
+                assert follower.stdout.readline()
+    assert follower.poll() is None
+    send(config, there, process)
+    shown, told = follower.communicate(timeout=60)
+    assert follower.returncode == 0, told
+    assert (shown.splitlines() or [b""])[-1] == (there(*command, process).stdout.splitlines() or [b""])[-1]
 
 
 def test_a_catalogue_is_made_anew(there: Cli, here: Cli, config: RemoteConfig):

@@ -258,6 +258,10 @@ impl LogReader {
                 Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
                 Err(error) => return Err(error),
             };
+            let next = match next {
+                None if last.stored && self.source.next_seq.is_none() => self.source.stored(number)?,
+                next => next,
+            };
             if last.stored {
                 // It is what it is.
             } else if last.path == self.current.info().path {

@@ -104,6 +104,15 @@ impl LogSource {
             && self.next_seq.is_none_or(|next| last.next_seq >= next)
     }
 
+    /// A segment that is in the store by now: the log may still grow elsewhere.
+    pub(crate) fn stored(&self, number: u32) -> Result<Option<SegmentInfo>, LogError> {
+        let mut found = Vec::new();
+        if let Some(store) = &self.store {
+            merge(&mut found, store.as_ref())?;
+        }
+        Ok(found.into_iter().find(|it| it.start.number == number))
+    }
+
     /// Opens a segment that `segments` has told of. A file that is gone since may have been stored meanwhile.
     pub(crate) fn open(&self, info: &SegmentInfo) -> Result<SegmentReader, LogError> {
         let error = match (&self.store, info.stored) {
@@ -113,14 +122,10 @@ impl LogSource {
                 Ok(reader) => return Ok(reader),
             },
         };
-        let mut stored = Vec::new();
-        if let Some(store) = &self.store {
-            merge(&mut stored, store.as_ref())?;
-            if let Some(info) = stored.into_iter().find(|it| it.start.number == info.start.number) {
-                return Ok(SegmentReader::stored(info, store));
-            }
+        match (&self.store, self.stored(info.start.number)?) {
+            (Some(store), Some(info)) => Ok(SegmentReader::stored(info, store)),
+            _ => Err(error),
         }
-        Err(error)
     }
 }
 

@@ -89,7 +89,8 @@ class Outcome:
     def stats(self) -> dict[str, int]:
         """Counters, units in the names: load_ns, compile_ns, instantiate_ns, run_ns, cpu_ns, calls, records,
         log_bytes_raw, log_bytes_stored, ring_stalls, ring_stalled_ns, records_lost, log_syncs, log_sync_waited_ns,
-        log_faults, log_faulted_ns, log_fault_errno (0: the log can be written), memory_bytes_peak."""
+        log_faults, log_faulted_ns, log_fault_errno (0: the log can be written), log_flushes, log_flush_ns,
+        memory_bytes_peak."""
     @property
     def artifact(self) -> Literal["cached", "compiled", "recompiled"]:
         """Where machine code came from; `recompiled`: the cached artifact was damaged."""
@@ -212,7 +213,8 @@ class Guest:
     def memory_bytes(self) -> int:
         """Size of linear memory now, bytes."""
     def stats(self) -> dict[str, int]:
-        """Counters so far, as in `Outcome.stats`."""
+        """Counters so far, as in `Outcome.stats`, and as of now: memory_bytes, ring_waiting_bytes of ring_bytes,
+        log_unsealed_ns (age of the oldest record that isn't in a sealed segment; 0 if there is none)."""
 
 def confine() -> None:
     """Takes from this process of the host, for good, what no guest's work needs: new privileges, other programs,

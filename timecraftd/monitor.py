@@ -127,6 +127,9 @@ class Monitor:
             "queue_length": supervisor.queued,
             "queue_max": node.queue_max,
             "guest_memory_bytes": sum(each["guest_memory_bytes"] for each in stats.values()),
+            # Workers of another version may not tell.
+            "log_ring_waiting_bytes": sum(each.get("ring_waiting_bytes", 0) for each in stats.values()),
+            "log_ring_taken_max_ratio": max((each.get("ring_taken", 0.0) for each in stats.values()), default=0.0),
             "memory_promised_bytes": supervisor.memory_bytes,
             "memory_max_bytes": supervisor.memory_bytes_max,
             "worker_memory_bytes": sum(each["memory_bytes"] for each in stats.values()),
@@ -136,6 +139,8 @@ class Monitor:
         totals = dict(supervisor.totals.sums)
         if self._uploads is not None:
             status = self._uploads.status()
+            unsealed_ns = max((each.get("log_unsealed_ns", 0) for each in stats.values()), default=0)
+            gauges["log_seal_lag_seconds"] = unsealed_ns / 1e9
             gauges |= upload_gauges(status) | {"upload_waiting_max_bytes": self._config.remote.local_bytes_max}
             totals |= upload_totals(status)
         if self._retention is not None:

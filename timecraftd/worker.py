@@ -7,7 +7,8 @@
 #   kill process signal                    -> sent
 #   replay process token trace verify until_seq until_time_ns other_module + descriptors -> how it ended, when it has
 #   end_replay token                       -> that replay is wanted no more
-#   stats                                  -> memory_bytes, guest_memory_bytes, totals: counters since it began
+#   stats                                  -> memory_bytes, guest_memory_bytes, totals: counters since it began;
+#                                             ring_waiting_bytes, ring_taken (share of the fullest), log_unsealed_ns
 #   retire                                 -> ends when it hosts nothing any more
 #   abandon                                -> ends now: logs stay without an end, their processes can be resumed
 # What it tells: ended process kind code message backtrace stats totals, record: what of its row has changed; refused if
@@ -54,7 +55,7 @@ BACKTRACE_FRAMES_MAX = 64
 MESSAGE_CHARS_MAX = 8192
 COUNTERS = (
     "cpu_ns", "calls", "records", "log_bytes_raw", "log_bytes_stored", "ring_stalls", "ring_stalled_ns", "records_lost",
-    "log_syncs", "log_sync_waited_ns", "log_faults", "log_faulted_ns",
+    "log_syncs", "log_sync_waited_ns", "log_faults", "log_faulted_ns", "log_flushes", "log_flush_ns",
 )  # fmt: skip
 """Of the engine's, those that are added up."""
 
@@ -238,15 +239,26 @@ class Worker:
 
     async def _stats(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         totals = self._past.copy()
-        guest_memory_bytes = 0
+        guest_memory_bytes = ring_waiting_bytes = log_unsealed_ns = 0
+        ring_taken = 0.0
         for hosted in self._hosted.values():
             stats = hosted.running.guest.stats()
             guest_memory_bytes += stats["memory_bytes"]
+            ring_waiting_bytes += stats["ring_waiting_bytes"]
+            ring_taken = max(ring_taken, stats["ring_waiting_bytes"] / max(stats["ring_bytes"], 1))
+            log_unsealed_ns = max(log_unsealed_ns, stats["log_unsealed_ns"])
             totals.update(counted(hosted.running, stats))
         totals.update(self._runtime.engine.count_calls([hosted.running.guest for hosted in self._hosted.values()]))
         if self._hosted:
             totals["cpu_ns"] += self._clock.ns()
-        return {"memory_bytes": resident_bytes(), "guest_memory_bytes": guest_memory_bytes, "totals": totals}
+        return {
+            "memory_bytes": resident_bytes(),
+            "guest_memory_bytes": guest_memory_bytes,
+            "ring_waiting_bytes": ring_waiting_bytes,
+            "ring_taken": ring_taken,
+            "log_unsealed_ns": log_unsealed_ns,
+            "totals": totals,
+        }
 
     async def _hold(self, arguments: dict[str, Any]) -> dict[str, Any]:
         self._hold_all(held=bool(arguments["held"]))

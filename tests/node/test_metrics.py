@@ -159,6 +159,8 @@ def test_a_node_tells_of_processes_calls_and_logs(observed, guests):
     assert found["timecraft_host_call_seconds_count"]["write",] == 3, "each process's first call is timed"
     assert found["timecraft_log_records_total"][()] >= 3
     assert found["timecraft_log_stored_bytes_total"][()] > 0
+    assert found["timecraft_log_ring_waiting_bytes"][()] == 0
+    assert found["timecraft_log_seal_lag_seconds"][()] == 0, "there is no store"
     assert found["timecraft_guest_cpu_seconds_total"][()] > 0
     assert found["timecraft_workers"]["shared",] == 1
     assert found["timecraft_grpc_calls_total"]["OK", "/timecraft.v1.ProcessService/Run"] == 3

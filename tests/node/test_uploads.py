@@ -149,6 +149,11 @@ def test_an_outage_holds_guests_when_the_budget_is_used_up(start, s3):
     wait_until(lambda: is_still(node, process) and is_still(node, other), 60)
     assert metric(node, "upload_held") == 1
     assert metric(node, "upload_waiting_bytes") > 64 * MIB
+    assert metric(node, "log_flushes_total") > 0
+    wait_until(lambda: metric(node, "log_ring_taken_max_ratio") > 0.9)
+    assert metric(node, "log_ring_waiting_bytes") > MIB
+    lag_s = metric(node, "log_seal_lag_seconds")
+    wait_until(lambda: metric(node, "log_seal_lag_seconds") > lag_s)
     node.processes.Signal(process_pb2.SignalRequest(id=other.id, signal=signal.SIGKILL))
     node.wait(other.id, 10)
     s3.start()
@@ -159,6 +164,7 @@ def test_an_outage_holds_guests_when_the_budget_is_used_up(start, s3):
     for each in (process, other):
         check(node, s3, each)
     wait_until(lambda: metric(node, "upload_held") == 0)
+    wait_until(lambda: metric(node, "log_seal_lag_seconds") == 0 == metric(node, "log_ring_waiting_bytes"))
 
 
 def log_bytes(node, process) -> int:

@@ -1,7 +1,7 @@
 //! What keeps a writer from writing, for as long as it may last.
 
 use crate::error::LogError;
-use crate::writer::Shared;
+use crate::stats::Shared;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -24,6 +24,7 @@ mod recovery;
 mod ring;
 mod segment;
 mod source;
+mod stats;
 mod storage;
 mod verify;
 mod writer;
@@ -43,9 +44,10 @@ pub use segment::{
     SegmentWriter,
 };
 pub use source::{FetchError, LogSource, SegmentStore, StoredSegment};
+pub use stats::{LogBacklog, LogStats};
 pub use storage::{DIRECT_ALIGN, DirStorage, DirectFile, SegmentFile, Storage};
 pub use verify::{Verified, verify};
-pub use writer::{LogStats, LogSummary, LogWriterHandle, start, start_with_storage};
+pub use writer::{LogSummary, LogWriterHandle, start, start_with_storage};
 
 /// Version of the segment and block formats this crate writes, and the newest it reads.
 pub const FORMAT_VERSION: u16 = 2;

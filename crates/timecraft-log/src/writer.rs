@@ -8,14 +8,15 @@ use crate::error::LogError;
 use crate::fault::Faults;
 use crate::record::{DIGEST_LEN, DIGEST_OVER, KEEP_ALL, RecordView, digest_sent, pack_region};
 use crate::recovery::recover_locked;
-use crate::ring::{ConsumerWaker, ProducerStats, Ring, RingIdentity, RingReader, RingWriter};
+use crate::ring::{ConsumerWaker, Ring, RingIdentity, RingReader, RingWriter};
 use crate::segment::{SegmentStart, SegmentWriter, segment_name};
+use crate::stats::{LogBacklog, LogStats, Shared};
 use crate::storage::{DirStorage, Storage};
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -25,39 +26,6 @@ const SLEEP_ACTIVE: Duration = Duration::from_millis(5);
 const SLEEP_IDLE: Duration = Duration::from_millis(20);
 /// Records between two looks at the clock.
 const BATCH_RECORDS: usize = 1024;
-
-/// Counters of a log that is being written. Sizes in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogStats {
-    /// Records stored in segments.
-    pub records: u64,
-    /// Blocks stored.
-    pub blocks: u64,
-    /// Segments begun.
-    pub segments: u64,
-    /// Size of the stored records as they were in the ring.
-    pub bytes_raw: u64,
-    /// Size of the stored blocks with their headers.
-    pub bytes_stored: u64,
-    /// Times the guest had to wait for room in the ring.
-    pub stalls: u64,
-    /// How long it waited in all, in nanoseconds.
-    pub stalled_ns: u64,
-    /// Records lost under [`OnFull::Continue`].
-    pub records_lost: u64,
-    /// Sequence number behind the last record in a segment.
-    pub next_seq_written: u64,
-    /// Sequence number behind the last record that survives a power cut.
-    pub next_seq_synced: u64,
-    /// Times the guest waited for the medium before an output, and how long in all, in nanoseconds.
-    pub syncs: u64,
-    pub sync_waited_ns: u64,
-    /// Times writing failed and was tried again, how long it has not been possible in all, in nanoseconds, and the
-    /// system's number of the error while it lasts, else 0.
-    pub faults: u64,
-    pub faulted_ns: u64,
-    pub fault_errno: u64,
-}
 
 /// A log that was finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,95 +126,6 @@ fn place_ring(config: &LogConfig) -> Result<PathBuf, LogError> {
     Ok(path)
 }
 
-/// What the writer thread shows to others.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    stop: AtomicBool,
-    /// Stop without sealing, as if killed.
-    abandon: AtomicBool,
-    /// Leave records in the ring, so that the guest waits once it is full.
-    hold: AtomicBool,
-    /// Nobody may hold any more.
-    released: AtomicBool,
-    records: AtomicU64,
-    blocks: AtomicU64,
-    segments: AtomicU64,
-    bytes_raw: AtomicU64,
-    bytes_stored: AtomicU64,
-    records_discarded: AtomicU64,
-    next_seq_written: AtomicU64,
-    pub faults: AtomicU64,
-    pub faulted_ns: AtomicU64,
-    pub fault_errno: AtomicU64,
-    producer: Arc<ProducerStats>,
-    failure: Mutex<Option<LogError>>,
-}
-
-impl Shared {
-    pub fn new(next_seq: u64, producer: Arc<ProducerStats>) -> Self {
-        Self {
-            stop: AtomicBool::new(false),
-            abandon: AtomicBool::new(false),
-            hold: AtomicBool::new(false),
-            released: AtomicBool::new(false),
-            records: AtomicU64::new(0),
-            blocks: AtomicU64::new(0),
-            segments: AtomicU64::new(0),
-            bytes_raw: AtomicU64::new(0),
-            bytes_stored: AtomicU64::new(0),
-            records_discarded: AtomicU64::new(0),
-            next_seq_written: AtomicU64::new(next_seq),
-            faults: AtomicU64::new(0),
-            faulted_ns: AtomicU64::new(0),
-            fault_errno: AtomicU64::new(0),
-            producer,
-            failure: Mutex::new(None),
-        }
-    }
-
-    fn stats(&self) -> LogStats {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        LogStats {
-            records: get(&self.records),
-            blocks: get(&self.blocks),
-            segments: get(&self.segments),
-            bytes_raw: get(&self.bytes_raw),
-            bytes_stored: get(&self.bytes_stored),
-            stalls: get(&self.producer.stalls),
-            stalled_ns: get(&self.producer.stalled_ns),
-            records_lost: get(&self.producer.records_lost) + get(&self.records_discarded),
-            next_seq_written: get(&self.next_seq_written),
-            next_seq_synced: get(&self.producer.next_seq_synced),
-            syncs: get(&self.producer.syncs),
-            sync_waited_ns: get(&self.producer.sync_waited_ns),
-            faults: get(&self.faults),
-            faulted_ns: get(&self.faulted_ns),
-            fault_errno: get(&self.fault_errno),
-        }
-    }
-
-    pub fn abandoned(&self) -> bool {
-        self.abandon.load(Ordering::SeqCst)
-    }
-
-    fn is_held(&self) -> bool {
-        self.hold.load(Ordering::Relaxed) && !self.released.load(Ordering::Relaxed)
-    }
-
-    /// Sequentially consistent, as the flag of a sleeper is: one of the two is seen.
-    fn told_to_end(&self) -> bool {
-        self.stop.load(Ordering::SeqCst) || self.abandon.load(Ordering::SeqCst)
-    }
-
-    fn failure(&self) -> Option<LogError> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_failure(&self, error: LogError) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-    }
-}
-
 /// Handle of a log that is being written.
 ///
 /// Dropping it without [`finish`](Self::finish) stops the thread and leaves ring and segment as if
@@ -281,6 +160,12 @@ impl LogWriterHandle {
     /// Counters as of now.
     pub fn stats(&self) -> LogStats {
         self.shared.stats()
+    }
+
+    /// What waits to be stored and sealed, as of now.
+    pub fn backlog(&self) -> LogBacklog {
+        let (ring_waiting_bytes, ring_bytes) = self.waker.depth();
+        LogBacklog { ring_waiting_bytes, ring_bytes, unsealed: self.shared.unsealed() }
     }
 
     /// Leaves records in the ring from now on, or goes on. The guest waits once the ring is full; nothing is lost.
@@ -372,6 +257,7 @@ impl LogFiles {
                 self.named = true;
             }
             self.next_number += 1;
+            self.shared.note_unsealed();
             self.shared.segments.fetch_add(1, Ordering::Relaxed);
         }
         let segment = self.segment.as_mut().expect("made above");
@@ -425,7 +311,9 @@ impl LogFiles {
     /// Makes all blocks that are written durable.
     pub fn sync(&mut self) -> Result<(), LogError> {
         if let Some(segment) = &mut self.segment {
+            let begun = Instant::now();
             segment.sync()?;
+            self.shared.note_flush(begun.elapsed());
         }
         Ok(())
     }
@@ -437,6 +325,7 @@ impl LogFiles {
             segment.seal()?;
             self.chain = segment.chain();
             self.segment = None;
+            self.shared.note_sealed();
         }
         Ok(())
     }
@@ -591,6 +480,9 @@ impl Writer {
             self.repair()?;
         }
         let held = !stop && self.shared.is_held();
+        if self.ring.backlog() > 0 {
+            self.shared.note_unsealed();
+        }
         self.ring.back_ahead().map_err(|error| LogError::io(&self.ring_path, "allocate")(error.into()))?;
         let drained = if held { 0 } else { self.drain()? };
         if drained == 0 && stop {

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use timecraft_log::{LogError, LogStats, LogWriterHandle};
+use timecraft_log::{LogBacklog, LogError, LogStats, LogWriterHandle};
 
 pub use live::{LogOptions, RunConfig, run};
 pub use outcome::{Outcome, OutcomeKind};
@@ -133,10 +133,15 @@ impl Session {
     /// Counters so far, units in the names.
     pub fn stats(&self) -> Vec<(&'static str, u64)> {
         let calls = self.guest.counters().calls.load(Ordering::Relaxed);
-        let log =
-            lock(&self.shared.log).as_ref().map_or_else(|| lock(&self.shared.written).stats, LogWriterHandle::stats);
+        let (log, backlog) = match lock(&self.shared.log).as_ref() {
+            Some(handle) => (handle.stats(), handle.backlog()),
+            None => (lock(&self.shared.written).stats, LogBacklog::default()),
+        };
         let mut stats = vec![("calls", calls), ("memory_bytes", self.memory_bytes())];
         stats.extend(outcome::log_stats(&log));
+        stats.push(("ring_waiting_bytes", backlog.ring_waiting_bytes));
+        stats.push(("ring_bytes", backlog.ring_bytes));
+        stats.push(("log_unsealed_ns", backlog.unsealed.as_nanos() as u64));
         stats
     }
 }

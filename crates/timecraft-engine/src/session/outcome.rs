@@ -149,7 +149,7 @@ fn stats(finished: &Finished, written: &Written) -> Vec<(&'static str, u64)> {
     stats
 }
 
-pub(super) fn log_stats(log: &LogStats) -> [(&'static str, u64); 11] {
+pub(super) fn log_stats(log: &LogStats) -> [(&'static str, u64); 13] {
     [
         ("records", log.records),
         ("log_bytes_raw", log.bytes_raw),
@@ -162,5 +162,7 @@ pub(super) fn log_stats(log: &LogStats) -> [(&'static str, u64); 11] {
         ("log_faults", log.faults),
         ("log_faulted_ns", log.faulted_ns),
         ("log_fault_errno", log.fault_errno),
+        ("log_flushes", log.flushes),
+        ("log_flush_ns", log.flush_ns),
     ]
 }

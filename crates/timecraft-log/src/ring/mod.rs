@@ -497,6 +497,14 @@ impl ConsumerWaker {
     pub fn wake(&self) {
         wake(self.map.consumer_asleep());
     }
+
+    /// Bytes that are taken by records, and the size of the data area.
+    pub fn depth(&self) -> (u64, u64) {
+        // In this order: head never falls behind tail.
+        let tail = self.map.tail().load(Ordering::Acquire);
+        let capacity = self.map.capacity as u64;
+        ((self.map.head().load(Ordering::Acquire) - tail).min(capacity), capacity)
+    }
 }
 
 /// Wakes whoever sleeps on `flag`; a plain load if nobody does.

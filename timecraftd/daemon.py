@@ -27,6 +27,7 @@ from timecraftd.embedded import Runtime
 from timecraftd.errors import ConfigError, StateBusyError
 from timecraftd.monitor import Monitor
 from timecraftd.recorder.remote import parse_url
+from timecraftd.recorder.ring import sweep_rings
 from timecraftd.registry.home import state_errors
 from timecraftd.retention import Retention
 from timecraftd.supervisor.channel import Directory
@@ -84,6 +85,8 @@ class Daemon:
                 notifier=self._notifier, watchdog_s=self._systemd.watchdog_s, log=self._log, uploads=uploads,
                 retention=retention,
             )  # fmt: skip
+            for path, size in await asyncio.to_thread(lambda: list(sweep_rings())):
+                self._log("removed a ring whose log is gone", path=path, bytes=size)
             server, door = self._edge(supervisor, monitor, journal, home, stack)
             given = control_socket(self._systemd)
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -15,6 +15,7 @@ from timecraftd.recorder.deletion import Sweeper
 from timecraftd.recorder.logs import log_bytes
 from timecraftd.recorder.remote import RemoteInfo, RemoteStore
 from timecraftd.recorder.retention import RetentionPolicy, expired
+from timecraftd.recorder.ring import sweep_rings
 
 
 def prune(
@@ -26,8 +27,8 @@ def prune(
 ) -> list[dict[str, object]]:
     """Removes processes as a policy says, then what nothing refers to; returns what went, or would go.
 
-    What is needed, as it is to be started again, stays. Each is `kind` (process, artifact, or an object's), `id` and
-    `bytes`.
+    What is needed, as it is to be started again, stays. Each is `kind` (process, artifact, ring, or an object's), `id`
+    and `bytes`.
     """
     found = [] if policy is None else expired(on_disk(runtime), policy, runtime.now_ns())
     processes = [process for process in found if not is_needed(process.id)]
@@ -132,4 +133,7 @@ def collect(runtime: Runtime, without: Collection[ProcessId] = (), *, dry_run: b
             if not dry_run:
                 os.unlink(path)
             gone.append({"kind": "artifact", "id": os.path.basename(path), "bytes": size})
+    gone += (
+        {"kind": "ring", "id": os.path.basename(path), "bytes": size} for path, size in sweep_rings(dry_run=dry_run)
+    )
     return gone

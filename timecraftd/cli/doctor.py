@@ -218,14 +218,19 @@ def openat2_beneath(directory: int, path: bytes) -> int:
 
 def check_shared_memory(context: Context) -> tuple[Level, str]:
     """Whether rings lie in memory."""
-    from timecraftd.recorder.ring import RING_HEADROOM, SHM, shared_ring_path
+    from timecraftd.recorder.ring import RING_HEADROOM, SHM, shared_ring_path, sweep_rings
 
     ring_bytes = context.config.record.ring_bytes
     if shared_ring_path("doctor", ring_bytes) is None:
         need = format_size(RING_HEADROOM * ring_bytes)
         return "warn", f"{SHM} isn't a tmpfs with {need} free: rings lie in the state directory, which is slower"
     stat = os.statvfs(SHM)
-    return "ok", f"{SHM}, {format_size(stat.f_bavail * stat.f_frsize)} free"
+    free = f"{SHM}, {format_size(stat.f_bavail * stat.f_frsize)} free"
+    orphans = [size for _, size in sweep_rings(dry_run=True)]
+    if orphans:
+        taken = f"{len(orphans)} rings of logs that are gone take {format_size(sum(orphans))}"
+        return "warn", f"{free}; {taken}: `timecraft prune` removes them"
+    return "ok", free
 
 
 def check_open_files(_context: Context) -> tuple[Level, str]:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import struct
+from collections.abc import Iterator
 
 RING_HEADROOM = 4
 """A tmpfs takes a ring if it has this many times its size free."""
 FAULT_AT = 272
 """Where a ring tells of its writer's troubles: docs/log-format.md, section 9."""
+_PLACE_AT = 512
+_PLACE = struct.Struct("<IIQ")
+"""Whose log's ring it is: CRC of the rest and the path, length of the path, device."""
+_PLACE_END = 4096
 SHM = "/dev/shm"  # noqa: S108 - the ring's directory below it is checked to be the user's own
 
 
@@ -38,6 +45,44 @@ def ring_fault(log_dir: str) -> int:
             return int.from_bytes(ring.read(4), "little")
     except OSError:
         return 0  # it ends, or has just begun
+
+
+def sweep_rings(*, dry_run: bool = False, shm: str = SHM) -> Iterator[tuple[str, int]]:
+    """Removes rings of this user whose logs are gone, with their state directory as a rule: path and bytes of each.
+
+    A ring stays if anybody uses it, if it doesn't tell where its log is, or if that may only not be mounted.
+    """
+    directory = os.path.join(shm, f"timecraft-{os.getuid()}")
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir(directory)):
+            path = os.path.join(directory, name)
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                if not name.endswith(".ring") or not _is_orphaned(file.read(_PLACE_END)):
+                    continue
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                size = os.fstat(file.fileno()).st_blocks * 512
+                if not dry_run:
+                    os.unlink(path)
+                yield path, size
+
+
+def _is_orphaned(header: bytes) -> bool:
+    """Whether the log of a ring is gone for good: what is left of its path is on the device that it was on."""
+    import crc32c
+
+    if len(header) < _PLACE_END:
+        return False
+    crc, length, device = _PLACE.unpack_from(header, _PLACE_AT)
+    begin = _PLACE_AT + _PLACE.size
+    path = header[begin : begin + length]
+    if not path or len(path) != length or crc32c.crc32c(header[_PLACE_AT + 4 : begin + length]) != crc:
+        return False
+    place = os.fsdecode(path)
+    if not os.path.isabs(place) or os.path.lexists(place):
+        return False
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    return bool(os.stat(place).st_dev == device)
 
 
 def is_tmpfs(path: str) -> bool:

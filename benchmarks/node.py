@@ -208,8 +208,9 @@ def stdout(bench: Bench) -> None:
 def idle(bench: Bench) -> None:
     """Many guests that wait: what they take beyond their own memories, and what telling of them takes."""
     sleeper = TEST_GUESTS / "sleep_forever.wat"
-    settings = f'metrics_listen = "127.0.0.1:{METRICS_PORT}"\n[record]\nring_bytes = "4MiB"'
-    with state(bench, "hello"), node(bench, settings) as (client, _):
+    # Promised 64 MiB each, not all of them would run on a small machine.
+    settings = f'memory_bytes_reckoned = "1MiB"\nmetrics_listen = "127.0.0.1:{METRICS_PORT}"\n'
+    with state(bench, "hello"), node(bench, f'{settings}[record]\nring_bytes = "4MiB"') as (client, _):
         before = taken_bytes()
         module = client.upload(sleeper.read_bytes(), "sleeper.wat")
         count = bench.count(IDLE)

@@ -136,6 +136,16 @@ def test_stopping_ends_processes_if_that_is_the_policy(make_node):
     assert node.get(process.id).state == KILLED
 
 
+def test_stopping_ends_what_is_queued_and_starts_none_of_it(make_node, guests):
+    node = make_node('on_stop = "stop"\nprocesses_max = 4').start()
+    module = node.upload(guests / "sleep_forever.wat")
+    ids = [node.run(module).id for _ in range(40)]
+    assert node.stop() == 0
+    assert not node.told("processes didn't end in time")
+    node.start()
+    assert {node.get(process).exit_code for process in ids} == {128 + signal.SIGTERM}
+
+
 def test_stopping_may_wait_for_the_end(make_node, guests):
     node = make_node('on_stop = "finish"').start()
     process = node.run(node.upload(guests / "sleep.wat"))

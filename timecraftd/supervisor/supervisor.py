@@ -313,9 +313,13 @@ class Supervisor:
         live = self._live.get(process.id)
         if live is not None:
             live.stopped = True
-            if live.worker is None:
+            if process.id in self._queue:
                 await self._end_queued(process, number)
                 return
+            while not live.begun.done() and self._live.get(process.id) is live:  # it is being started
+                await asyncio.wait([live.begun], timeout=HOST_POLL_S)
+            if live.worker is None or self._live.get(process.id) is not live:
+                return  # it has ended
             await live.worker.peer.call("kill", process=process.id, signal=number)
         elif process.state is not ProcessState.RUNNING or not await self._do(
             lambda: self._runtime.kill(process, number)
@@ -324,7 +328,8 @@ class Supervisor:
 
     async def signal_all(self, number: int) -> None:
         """Ends all guests as by a signal; one that can't be ended, or has ended, doesn't keep the others."""
-        for process in self.processes():
+        # Those that are queued go first, or they would take the room of those that end.
+        for process in sorted(self.processes(), key=lambda process: process in self._running):
             try:
                 await self.signal(await self.get(process), number)
             except (ProcessStateError, NotFoundError):
